@@ -1,0 +1,84 @@
+"""Which server, who, and one clear sentence for everything that is wrong with a kubeconfig."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunnel.kube.errors import KubeconfigError
+from tunnel.kube.kubeconfig import load, paths_from
+
+
+def write(path: Path, **document: object) -> Path:
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def one_context(folder: Path, name: str = "dev", **user: object) -> Path:
+    return write(
+        folder / f"{name}.yaml",
+        **{
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "shop"}}],
+            "clusters": [{"name": name, "cluster": {"server": "https://api:6443/"}}],
+            "users": [{"name": name, "user": user}],
+        },
+    )
+
+
+def test_the_current_context_is_used(tmp_path: Path) -> None:
+    found = load([one_context(tmp_path, token="secret")])
+    assert (found.context, found.namespace, found.server, found.token) == ("dev", "shop", "https://api:6443", "secret")
+
+
+def test_data_wins_over_files_and_files_are_relative_to_their_kubeconfig(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(b"key")
+    data = base64.b64encode(b"certificate").decode()
+    found = load([one_context(tmp_path, **{"client-certificate-data": data, "client-key": "key.pem"})])
+    assert (found.certificate, found.key) == (b"certificate", b"key")
+
+
+def test_of_several_files_the_first_that_defines_a_name_wins(tmp_path: Path) -> None:
+    first = one_context(tmp_path, "first", token="one")
+    second = one_context(tmp_path, "second", token="two")
+    assert load([first, second]).token == "one"
+    assert load([first, second], "second").token == "two"
+
+
+def test_users_of_plugins_are_recognised(tmp_path: Path) -> None:
+    assert load([one_context(tmp_path, exec={"command": "aws", "apiVersion": "v1"})]).plugin
+
+
+@pytest.mark.parametrize(
+    ("context", "sentence"),
+    [("prod", "has no context 'prod'; it has dev"), ("", None)],
+)
+def test_an_unknown_context_is_named_with_those_there_are(tmp_path: Path, context: str, sentence: str | None) -> None:
+    path = one_context(tmp_path)
+    if sentence is None:
+        assert load([path], context).context == "dev"
+        return
+    with pytest.raises(KubeconfigError, match=sentence):
+        load([path], context)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(KubeconfigError, match="--kubeconfig"):
+        load([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize("text", ["{", "- a list", "current-context: x"])
+def test_malformed_files_are_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(KubeconfigError):
+        load([path])
+
+
+def test_where_kubeconfigs_are_looked_for() -> None:
+    assert paths_from({"KUBECONFIG": "/a:/b", "HOME": "/home/x"}) == [Path("/a"), Path("/b")]
+    assert paths_from({"HOME": "/home/x"}) == [Path("/home/x/.kube/config")]
+    assert paths_from({"KUBECONFIG": "/a"}, ["/c"]) == [Path("/c")]
