@@ -1,0 +1,1 @@
+"""Tests of the repository itself: import directions, purity, generated code, version, sizes."""
