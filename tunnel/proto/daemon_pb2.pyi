@@ -932,6 +932,7 @@ class WorkerStart(_message.Message):
     UPSTREAMS_FIELD_NUMBER: _builtins.int
     LOG_FILE_FIELD_NUMBER: _builtins.int
     MACHINE_ID_FIELD_NUMBER: _builtins.int
+    TUN_ADDRESS6_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     device: _builtins.str
     mtu: _builtins.int
@@ -943,6 +944,8 @@ class WorkerStart(_message.Message):
     """routed into the device; the worker answers DNS on it"""
     log_file: _builtins.str
     machine_id: _builtins.str
+    tun_address6: _builtins.str
+    """the same for IPv6; empty when the laptop has none"""
     @_builtins.property
     def upstreams(self) -> Global___Upstreams: ...
     def __init__(
@@ -957,10 +960,11 @@ class WorkerStart(_message.Message):
         upstreams: Global___Upstreams | None = ...,
         log_file: _builtins.str = ...,
         machine_id: _builtins.str = ...,
+        tun_address6: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["upstreams", b"upstreams"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dns_address", b"dns_address", "log_file", b"log_file", "machine_id", b"machine_id", "mtu", b"mtu", "offload", b"offload", "tun_address", b"tun_address", "upstreams", b"upstreams", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dns_address", b"dns_address", "log_file", b"log_file", "machine_id", b"machine_id", "mtu", b"mtu", "offload", b"offload", "tun_address", b"tun_address", "tun_address6", b"tun_address6", "upstreams", b"upstreams", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
