@@ -1,0 +1,92 @@
+"""The agent configuration survives the annotation, and what is wrong in it is named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tunnel.agentconfig import (
+    AgentConfig,
+    BadAgentConfig,
+    ContainerPort,
+    ManagerAddress,
+    ReplacedContainer,
+    Variable,
+    Workload,
+    parse,
+)
+
+CONFIG = AgentConfig(
+    manager=ManagerAddress("tpctl-system", "traffic-manager.tpctl-system.svc", 8444),
+    workload=Workload("Deployment", "echo"),
+    agent_port=9900,
+    replaced=(
+        ReplacedContainer(
+            name="app",
+            env_prefix="_TEL_APP_A_",
+            from_prefix="_TEL_FROM_A_",
+            mount_point="/tel_app_mounts/app",
+            ports=(ContainerPort(8080, "TCP", "http"), ContainerPort(53, "UDP")),
+            variables=(Variable("GREETING", literal=True), Variable("WHO", literal=False)),
+        ),
+        ReplacedContainer("log", "_TEL_APP_B_", "_TEL_FROM_B_", "/tel_app_mounts/log"),
+    ),
+)
+
+
+def document() -> Any:
+    return json.loads(CONFIG.to_json())
+
+
+def test_round_trip() -> None:
+    assert parse(CONFIG.to_json()) == CONFIG
+
+
+def test_fields_of_a_later_release_are_left_out() -> None:
+    later = document()
+    later["someday"] = {"x": 1}
+    later["replaced"][0]["ports"][0]["appProtocol"] = "h2c"
+    assert parse(json.dumps(later)) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (["version"], 2, "layout 2"),
+        (["version"], True, "version"),
+        (["manager"], None, "manager must be an object"),
+        (["manager", "port"], 0, "manager.port"),
+        (["manager", "address"], "", "manager.address"),
+        (["workload", "kind"], 7, "workload.kind"),
+        (["agentPort"], 65536, "agentPort"),
+        (["replaced"], {}, "replaced must be a list"),
+        (["replaced", 0, "name"], None, "replaced[0].name"),
+        (["replaced", 1, "name"], "app", "same name"),
+        (["replaced", 1, "fromPrefix"], "_TEL_APP_A_", "begin alike"),
+        (["replaced", 0, "ports", 1, "protocol"], "SCTP", "ports[1].protocol"),
+        (["replaced", 0, "ports", 0, "containerPort"], "80", "ports[0].containerPort"),
+        (["replaced", 0, "ports", 0, "name"], 80, "ports[0].name"),
+        (["replaced", 0, "variables", 0, "name"], "", "variables[0].name"),
+        (["replaced", 0, "variables", 1, "literal"], 1, "variables[1].literal"),
+    ],
+)
+def test_what_is_wrong_is_named(path: list[str | int], value: object, named: str) -> None:
+    broken = document()
+    place = broken
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(BadAgentConfig) as caught:
+        parse(json.dumps(broken))
+    text = str(caught.value)
+    assert named in text
+    assert text.endswith(".")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000])
+def test_not_a_document(text: str) -> None:
+    with pytest.raises(BadAgentConfig):
+        parse(text)
