@@ -24,11 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunnel/proto/tunnel.proto\x12\x0ftpctl.tunnel.v1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunnel/proto/tunnel.proto\x12\x0ftpctl.tunnel.v1\"\xd0\x01\n\x05Hello\x12\x0e\n\x06oldest\x18\x01 \x01(\r\x12\x0e\n\x06newest\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08instance\x18\x05 \x01(\x0c\x12\x15\n\rpeer_instance\x18\x06 \x01(\x0c\x12\x0c\n\x04lane\x18\x07 \x01(\r\x12\x12\n\ngeneration\x18\x08 \x01(\x04\x12\x10\n\x08received\x18\t \x01(\x04\x12\'\n\x06limits\x18\n \x01(\x0b\x32\x17.tpctl.tunnel.v1.Limits\"@\n\x06Limits\x12\r\n\x05\x66lows\x18\x01 \x01(\r\x12\x0f\n\x07pending\x18\x02 \x01(\r\x12\x16\n\x0elinger_seconds\x18\x03 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunnel.proto.tunnel_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_HELLO']._serialized_start=47
+  _globals['_HELLO']._serialized_end=255
+  _globals['_LIMITS']._serialized_start=257
+  _globals['_LIMITS']._serialized_end=321
 # @@protoc_insertion_point(module_scope)
