@@ -1,0 +1,1 @@
+"""What the traffic-manager knows and decides, as pure functions and values."""
