@@ -1,0 +1,48 @@
+{{- /* Objects of the cluster's scope: several releases live beside one another. */ -}}
+{{- define "tpctl.clusterName" -}}
+{{ .Release.Name }}-{{ .Release.Namespace }}
+{{- end }}
+
+{{- define "tpctl.selector" -}}
+app.kubernetes.io/name: traffic-manager
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tpctl.labels" -}}
+{{ include "tpctl.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: tpctl
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "tpctl.image" -}}
+{{- with .registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .name }}:{{ .tag }}
+{{- end }}
+
+{{- define "tpctl.managerImage" -}}
+{{- $image := .Values.image }}
+{{- include "tpctl.image" (dict "registry" $image.registry "name" $image.name "tag" ($image.tag | default .Chart.AppVersion)) }}
+{{- end }}
+
+{{- define "tpctl.agentImage" -}}
+{{- $image := .Values.agent.image }}
+{{- include "tpctl.image" (dict "registry" ($image.registry | default .Values.image.registry) "name" $image.name "tag" ($image.tag | default .Chart.AppVersion)) }}
+{{- end }}
+
+{{- /* What the manager reads from TPCTL_CONFIG; manager/config.py is its other end. */ -}}
+{{- define "tpctl.config" -}}
+{{- dict
+  "leaseSeconds" (int .Values.leaseSeconds)
+  "agentDeadlineSeconds" (int .Values.agentDeadlineSeconds)
+  "deny" .Values.deny
+  "podCIDRs" .Values.podCIDRs
+  "logLevel" .Values.logLevel
+  "webhookConfiguration" (include "tpctl.clusterName" .)
+  "policies" (list (printf "%s-identity" (include "tpctl.clusterName" .)) (printf "%s-owner" (include "tpctl.clusterName" .)))
+  "agent" (dict
+    "image" (include "tpctl.agentImage" .)
+    "pullPolicy" .Values.agent.image.pullPolicy
+    "resources" .Values.agent.resources)
+  | toJson }}
+{{- end }}
