@@ -1,0 +1,1 @@
+"""The asyncio shell around the pure rooms: carriers of links, operating-system sockets, tasks, signals, logging."""

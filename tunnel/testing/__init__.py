@@ -1,0 +1,1 @@
+"""Fakes that are working simple implementations: carriers with faults on virtual time, byte streams in memory."""
