@@ -1,0 +1,175 @@
+"""One caller's connection: its device, its worker, and what is known about it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tpd.supervisor import users
+from tpd.supervisor.host.types import Device, Host, HostError, Upstreams, Wish
+from tpd.supervisor.worker import Worker, WorkerGone
+from tunnel.proto import daemon_pb2 as pb
+from tunnel.version import VERSION
+
+log = logging.getLogger("tpd.connection")
+
+QUIT_GRACE = 6.0
+"""Seconds for the worker to release engagements and session before its control socket is closed."""
+STATUS_GRACE = 2.5
+"""Seconds for the worker to say how it is."""
+
+Progress = Callable[[pb.Event], Awaitable[None]]
+
+
+class Connection:
+    """From the first connect to the undoing of everything. `lock`: the host changes one thing at a time."""
+
+    def __init__(self, user: users.User, request: pb.Request, host: Host, lock: asyncio.Lock, module: str) -> None:
+        self.user = user
+        self.name = request.connect.name
+        self.result: pb.ConnectResult | None = None
+        self.resolver = ""
+        self.worker: Worker | None = None
+        self._request = request
+        self._host = host
+        self._lock = lock
+        self._module = module
+        self._device: Device | None = None
+        self.ended = False
+
+    @property
+    def label(self) -> str:
+        """How others are told about it."""
+        return self.name or f"of {users.name(self.user.uid)}"
+
+    async def start(self) -> None:
+        """Make the device and start the worker. Raises HostError or WorkerGone; then `close` undoes what was done."""
+        async with self._lock:
+            self._device = device = await self._host.open(self.label)
+            upstreams = await self._host.upstreams()
+        try:
+            environment = users.environment(self.user, self._request.connect.environment)
+            folder = users.log_folder(environment)
+            start = pb.WorkerStart(
+                version=VERSION,
+                device=device.slot.device,
+                mtu=device.mtu,
+                offload=device.offload,
+                tun_address=str(device.slot.tun_address),
+                dns_address=str(device.slot.dns_address),
+                tun_address6=str(device.slot.tun_address6 or ""),
+                upstreams=upstreams_message(upstreams),
+                log_file=f"{folder}/{device.slot.device}.log" if folder else "",
+                machine_id=_machine_id(),
+            )
+            self.worker = await Worker.start(
+                user=self.user,
+                environment=environment,
+                start=start,
+                tun=device.fd,
+                on_host=self._on_host,
+                module=self._module,
+            )
+            await self._host.note_worker(device.slot, self.worker.pid)
+        finally:
+            os.close(device.fd)  # the worker's own copy keeps the device; when the worker ends, the device ends
+        log.info("%s: worker %d of %s", device.slot.device, self.worker.pid, users.name(self.user.uid))
+
+    async def run(self) -> None:
+        """Serve the worker until it is gone."""
+        assert self.worker is not None
+        await self.worker.run()
+
+    async def _on_host(self, config: pb.HostConfig) -> None:
+        assert self.worker is not None
+        assert self._device is not None
+        reply = pb.HostReply(id=config.id)
+        connect = self._request.connect
+        wish = Wish(
+            subnets=tuple(config.subnets),
+            bypass=tuple(config.bypass),
+            search=tuple(config.search),
+            domains=tuple(config.domains),
+            dns=config.dns,
+            named=frozenset((*connect.mapped_namespaces, connect.namespace)),
+        )
+        try:
+            async with self._lock:
+                applied = await self._host.apply(self._device.slot, wish)
+        except (HostError, OSError) as error:
+            log.error("%s: %s", self._device.slot.device, error)
+            reply.error = str(error)
+        else:
+            reply.resolver = self.resolver = applied.resolver
+            reply.refused.extend(applied.refused)
+        self.worker.send(pb.ToWorker(host_reply=reply))
+
+    async def ask(self, request: pb.Request, on_progress: Progress) -> pb.Event:
+        """Have the worker answer. Raises WorkerGone."""
+        if self.worker is None or self.ended:
+            raise WorkerGone("the connection has ended; run: tpctl connect")
+        return await self.worker.ask(request, on_progress)
+
+    async def status(self) -> pb.ConnectionStatus:
+        """What the worker says about itself, or why it says nothing."""
+        status = pb.ConnectionStatus(state="connecting")
+        try:
+            async with asyncio.timeout(STATUS_GRACE):
+                event = await self.ask(pb.Request(version=VERSION, status=pb.Status()), _ignore)
+        except TimeoutError:
+            status.state, status.reason = "failed", "the session worker does not answer; run: tpctl quit"
+        except WorkerGone as gone:
+            status.state, status.reason = "failed", str(gone)
+        else:
+            if event.status.connections:
+                status.CopyFrom(event.status.connections[0])
+            elif event.WhichOneof("event") == "error":
+                status.reason = event.error.text
+        if not status.connection.name:
+            status.connection.MergeFrom(self.result or pb.ConnectResult(name=self.name))
+        status.resolver = self.resolver
+        status.worker_pid = self.worker.pid if self.worker else 0
+        return status
+
+    def upstreams_changed(self, upstreams: Upstreams) -> None:
+        if self.worker is not None:
+            self.worker.send(pb.ToWorker(upstreams=upstreams_message(upstreams)))
+
+    async def quit(self, on_progress: Progress) -> None:
+        """Let the worker release what it holds in the cluster, within a bound."""
+        try:
+            async with asyncio.timeout(QUIT_GRACE):
+                await self.ask(pb.Request(version=VERSION, quit=pb.Quit()), on_progress)
+        except TimeoutError:
+            log.warning("%s: the worker did not release everything in time; leases end it", self.label)
+        except WorkerGone as gone:
+            log.warning("%s: %s", self.label, gone)
+
+    async def close(self) -> None:
+        """End the worker and undo everything on the host. Repeatable."""
+        self.ended = True
+        if self._device is not None:
+            # Routes and names first: while the worker ends, the laptop already works as before.
+            async with self._lock:
+                await self._host.close(self._device.slot)
+            self._device = None
+        if self.worker is not None:
+            await self.worker.end()
+
+
+def upstreams_message(upstreams: Upstreams) -> pb.Upstreams:
+    return pb.Upstreams(addresses=[str(address) for address in upstreams.addresses], search=upstreams.search)
+
+
+async def _ignore(event: pb.Event) -> None:
+    """Progress that nobody waits for."""
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

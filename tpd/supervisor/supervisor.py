@@ -1,0 +1,198 @@
+"""All connections, and what each command does with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tpd.supervisor import users
+from tpd.supervisor.connection import Connection, Progress
+from tpd.supervisor.host.types import Host, HostError
+from tpd.supervisor.worker import MODULE, WorkerGone
+from tunnel.proto import daemon_pb2 as pb
+from tunnel.version import VERSION
+
+log = logging.getLogger("tpd")
+
+MAX_PER_USER = 8
+"""Connections of one user at once."""
+
+
+class Refused(Exception):
+    """A command that is not done. The text is one sentence for the user."""
+
+    def __init__(self, text: str, category: pb.Category.ValueType = pb.USER, *, retryable: bool = False) -> None:
+        super().__init__(text)
+        self.category = category
+        self.retryable = retryable
+
+
+class Supervisor:
+    """Owns the connections. Every method acts for one user, who sees and changes only their own; root all."""
+
+    def __init__(self, host: Host, tasks: asyncio.TaskGroup, *, module: str = MODULE) -> None:
+        self._host = host
+        self._tasks = tasks
+        self._module = module
+        self._connections: list[Connection] = []
+        self._lost: dict[int, list[pb.ConnectionStatus]] = {}
+        self._connecting: dict[int, asyncio.Lock] = {}
+        self._lock = asyncio.Lock()
+        self.stop = asyncio.Event()
+
+    async def handle(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        """The final event that answers a request. Never raises but CancelledError."""
+        try:
+            return await self._dispatch(user, request, on_progress)
+        except Refused as refused:
+            error = pb.Error(text=str(refused), category=refused.category, retryable=refused.retryable)
+        except HostError as host_error:
+            error = pb.Error(text=str(host_error), category=pb.CONFIG)
+        except WorkerGone as gone:
+            error = pb.Error(text=str(gone), category=pb.INTERNAL, retryable=True)
+        return pb.Event(error=error)
+
+    async def _dispatch(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        command = request.WhichOneof("command")
+        if request.version != VERSION and command not in ("quit", "get_version"):
+            raise Refused(
+                f"tpd is version {VERSION} and tpctl is version {request.version or 'unknown'}; "
+                "run: tpctl quit -s, then the same command again"
+            )
+        match command:
+            case "get_version":
+                managers = {
+                    one.label: one.result.manager_version for one in self._visible(user) if one.result is not None
+                }
+                return pb.Event(get_version=pb.VersionResult(daemon=VERSION, managers=managers))
+            case "status":
+                return pb.Event(status=await self._status(user, request))
+            case "connect":
+                return await self._connect(user, request, on_progress)
+            case "quit":
+                return pb.Event(quit=await self._quit(user, request, on_progress))
+            case "list" | "replace" | "leave" | "list_namespaces":
+                return await self._one(user, request.connection).ask(request, on_progress)
+            case _:
+                raise Refused("tpd does not know this command; tpctl and tpd must have the same version")
+
+    # ---- finding
+
+    def _visible(self, user: users.User) -> list[Connection]:
+        return [one for one in self._connections if user.uid in (0, one.user.uid)]
+
+    def _one(self, user: users.User, name: str) -> Connection:
+        """The connection of that name, or the only one. Raises Refused."""
+        visible = self._visible(user)
+        if not visible:
+            raise Refused("not connected; run: tpctl connect")
+        found = [one for one in visible if one.name == name] if name else visible
+        own = [one for one in found if one.user.uid == user.uid]
+        found = own or found
+        names = ", ".join(sorted(one.label for one in visible))
+        if not found:
+            raise Refused(f"there is no connection named {name}; there is {names}")
+        if len(found) > 1:
+            raise Refused(f"there are several connections; choose one with --use: {names}")
+        return found[0]
+
+    # ---- commands
+
+    async def _status(self, user: users.User, request: pb.Request) -> pb.StatusResult:
+        shown = [self._one(user, request.connection)] if request.connection else self._visible(user)
+        statuses = await asyncio.gather(*(one.status() for one in shown))
+        lost = [status for uid, entries in self._lost.items() if user.uid in (0, uid) for status in entries]
+        return pb.StatusResult(version=VERSION, pid=os.getpid(), connections=[*statuses, *lost])
+
+    async def _connect(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        async with self._connecting.setdefault(user.uid, asyncio.Lock()):
+            own = [one for one in self._connections if one.user.uid == user.uid and not one.ended]
+            name = request.connect.name
+            if not name and own:
+                return await self._one(user, "").ask(request, on_progress)
+            for one in own:
+                if one.name == name:
+                    return await one.ask(request, on_progress)
+            if len(own) >= MAX_PER_USER:
+                raise Refused(f"you have {MAX_PER_USER} connections, which is the limit; end one with: tpctl quit")
+            return await self._new(user, request, on_progress)
+
+    async def _new(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        self._lost.pop(user.uid, None)
+        connection = Connection(user, request, self._host, self._lock, self._module)
+        self._connections.append(connection)
+        served = False
+        try:
+            await connection.start()
+            self._tasks.create_task(self._serve(connection), name=f"connection of {users.name(user.uid)}")
+            event = await connection.ask(request, on_progress)
+            if event.WhichOneof("event") != "connect":
+                return event
+            result = event.connect
+            if any(
+                one.name == result.name and one.user.uid == user.uid
+                for one in self._connections
+                if one is not connection
+            ):
+                raise Refused(f"a connection named {result.name} exists already; choose another with --name")
+            connection.name, connection.result = result.name, result
+            served = True
+            return event
+        finally:
+            if not served:
+                await self._end(connection)
+
+    async def _serve(self, connection: Connection) -> None:
+        """Until the worker is gone; what it asked for is undone then, whatever the reason."""
+        try:
+            await connection.run()
+        finally:
+            unexpected = not connection.ended
+            if unexpected and connection.worker is not None:
+                log.error("worker %d ended by itself: %s", connection.worker.pid, connection.worker.printed().strip())
+            await asyncio.shield(self._end(connection))
+            if unexpected and connection.result is not None and connection.worker is not None:
+                reason = f"the session worker ended: {connection.worker.last_words()}; run: tpctl connect"
+                status = pb.ConnectionStatus(connection=connection.result, state="failed", reason=reason)
+                self._lost.setdefault(connection.user.uid, [])[:] = [status]
+
+    async def _end(self, connection: Connection) -> None:
+        await connection.close()
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    async def _quit(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.QuitResult:
+        ended = [self._one(user, request.connection)] if request.connection else self._visible(user)
+        if not request.connection and user.uid == 0 and not request.quit.stop_daemon:
+            ended = [one for one in ended if one.user.uid == 0] or ended
+        others = [one for one in self._connections if one not in ended]
+        if request.quit.stop_daemon and others:
+            raise Refused(f"others are connected through this daemon ({len(others)}), so it goes on; run: tpctl quit")
+        for uid in {user.uid, *(one.user.uid for one in ended)}:
+            self._lost.pop(uid, None)
+        await self._close_all(ended, on_progress)
+        if request.quit.stop_daemon:
+            self.stop.set()
+        return pb.QuitResult(connections=[one.label for one in ended])
+
+    async def shutdown(self) -> None:
+        """End every connection in order: clusters first, then workers, then the host is as it was."""
+        await self._close_all(list(self._connections), _ignore)
+
+    async def _close_all(self, connections: list[Connection], on_progress: Progress) -> None:
+        async def close(connection: Connection) -> None:
+            await connection.quit(on_progress)
+            await self._end(connection)
+
+        # Shielded: a caller that goes away in the middle must not leave the host half undone.
+        await asyncio.shield(asyncio.gather(*(close(one) for one in connections)))
+
+
+async def _ignore(event: pb.Event) -> None:
+    """Progress that nobody waits for."""
+
+
+Handler = Callable[[users.User, pb.Request, Progress], Coroutine[Any, Any, pb.Event]]

@@ -1,0 +1,131 @@
+"""A session worker for tests: it speaks the control protocol and asks for what its environment says.
+
+Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+from tunnel import control
+from tunnel.proto import daemon_pb2 as pb
+
+
+class ExampleWorker:
+    def __init__(self, start: pb.WorkerStart, tun: int, writer: asyncio.StreamWriter) -> None:
+        self.start = start
+        self.tun = tun
+        self.writer = writer
+        self.result: pb.ConnectResult | None = None
+        self.reply = asyncio.Event()
+        self.last = pb.HostReply()
+        self.cancelled: list[int] = []
+
+    def send(self, message: pb.FromWorker) -> None:
+        self.writer.write(control.encode(message))
+
+    def answer(self, number: int, event: pb.Event) -> None:
+        self.send(pb.FromWorker(event=pb.ForwardedEvent(id=number, event=event)))
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            while (message := await control.read(reader, pb.ToWorker)) is not None:
+                match message.WhichOneof("message"):
+                    case "host_reply":
+                        self.last = message.host_reply
+                        self.reply.set()
+                    case "request":
+                        tasks.create_task(self.request(message.request.id, message.request.request))
+                    case "cancel":
+                        self.cancelled.append(message.cancel)
+            os._exit(0)
+
+    async def request(self, number: int, request: pb.Request) -> None:
+        match request.WhichOneof("command"):
+            case "connect":
+                await self.connect(number, request.connect)
+            case "status":
+                status = pb.ConnectionStatus(connection=self.result, state="connected")
+                self.answer(number, pb.Event(status=pb.StatusResult(connections=[status])))
+            case "replace":
+                await self.replace(number, request.replace)
+            case "list":
+                self.answer(
+                    number, pb.Event(list=pb.ListResult(workloads=[pb.Workload(kind="Deployment", name="echo")]))
+                )
+            case "leave":
+                self.answer(number, pb.Event(leave=pb.LeaveResult()))
+            case "quit":
+                self.answer(number, pb.Event(quit=pb.QuitResult()))
+
+    async def connect(self, number: int, connect: pb.Connect) -> None:
+        self.answer(number, pb.Event(progress=pb.Progress(step="session", text="making the session")))
+        name = connect.name or f"example-{connect.namespace or 'default'}"
+        if self.result is not None:
+            if self.result.name != name:
+                text = f"already connected as {self.result.name}; run: tpctl quit"
+                self.answer(number, pb.Event(error=pb.Error(text=text, category=pb.USER)))
+                return
+            again = pb.ConnectResult()
+            again.CopyFrom(self.result)
+            again.existed = True
+            self.answer(number, pb.Event(connect=again))
+            return
+        if connect.namespace == "refused":
+            self.answer(number, pb.Event(error=pb.Error(text="no manager there", category=pb.CLUSTER)))
+            return
+        config = pb.HostConfig(id=1, **json.loads(os.environ.get("EXAMPLE_HOST", "{}")))
+        self.send(pb.FromWorker(host=config))
+        await self.reply.wait()
+        if self.last.error:
+            self.answer(number, pb.Event(error=pb.Error(text=self.last.error)))
+            return
+        self.result = pb.ConnectResult(
+            name=name,
+            namespace=connect.namespace,
+            context="example",
+            server="https://example.invalid",
+            device=self.start.device,
+            dns_address=self.start.dns_address,
+            subnets=config.subnets,
+        )
+        self.answer(number, pb.Event(connect=self.result))
+
+    async def replace(self, number: int, replace: pb.Replace) -> None:
+        if replace.workload == "die":
+            os.write(1, b"about to die\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        if replace.workload == "hang":
+            self.answer(number, pb.Event(progress=pb.Progress(step="hang", text="hanging")))
+            await asyncio.sleep(3600)
+        known = {
+            "uid": str(os.getuid()),
+            "gid": str(os.getgid()),
+            "groups": json.dumps(sorted(os.getgroups())),
+            "session": str(os.getsid(0) == os.getpid()),
+            "cwd": os.getcwd(),
+            "fds": json.dumps(sorted(int(fd) for fd in os.listdir("/proc/self/fd"))),
+            "isolated": str(sys.flags.isolated),
+            "refused": json.dumps(list(self.last.refused)),
+            "resolver": self.last.resolver,
+            "environment": json.dumps(dict(os.environ)),
+            "start": str(self.start),
+            "cancelled": json.dumps(self.cancelled),
+        }
+        self.answer(number, pb.Event(replace=pb.ReplaceResult(environment=known)))
+
+
+async def main() -> None:
+    sock = control.inherited_socket(int(sys.argv[sys.argv.index("--control-fd") + 1]))
+    message, tun = control.receive_with_fd(sock, pb.ToWorker)
+    sock.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=sock)
+    await ExampleWorker(message.start, tun, writer).serve(reader)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
