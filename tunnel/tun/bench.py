@@ -20,98 +20,12 @@ from typing import Final
 import uvloop
 
 from tunnel.aio.stack_driver import StackDriver
-from tunnel.endpoint import Broken, Refusal
-from tunnel.stack import EchoRequest, Stack, TcpConnection, UdpAssociation
+from tunnel.stack import Stack
 from tunnel.testing.namespace import Namespace
+from tunnel.testing.services import ECHO, SINK, SOURCE, Services
 
-ECHO: Final = 7
-SINK: Final = 9
-SOURCE: Final = 19
 _SERVER: Final = "10.99.1.1"
 _CHUNK: Final = memoryview(bytes(1 << 18))
-
-
-class Service:
-    """Echo, sink or source by port, over any connection of the stack."""
-
-    def __init__(self, connection: TcpConnection) -> None:
-        self._connection = connection
-        self._port = connection.local.port
-        self._waiting = memoryview(b"")
-        self._eof = False
-        self._credit = 0
-
-    def on_data(self, data: memoryview) -> None:
-        """Echo it, or drop it."""
-        connection = self._connection
-        if self._port == ECHO:
-            taken = connection.send(data)
-            if taken < len(data):
-                self._waiting = data[taken:]
-                connection.consumed(taken)
-                return
-        connection.consumed(len(data))
-        if self._port == SOURCE:
-            self._credit += int(data.tobytes().decode())
-            self.on_writable()
-
-    def on_eof(self) -> None:
-        """Answer the end with the end."""
-        self._eof = True
-        if not self._waiting and not self._credit:
-            self._connection.send_eof()
-
-    def on_writable(self) -> None:
-        """Go on."""
-        while self._waiting:
-            taken = self._connection.send(self._waiting)
-            if not taken:
-                return
-            self._waiting = self._waiting[taken:]
-            self._connection.consumed(taken)
-        while self._credit:
-            taken = self._connection.send(_CHUNK[: self._credit])
-            if not taken:
-                return
-            self._credit -= taken
-        if self._eof:
-            self._connection.send_eof()
-
-    def on_closed(self, broken: Broken | None) -> None:
-        """Nothing to tidy up."""
-
-
-class Services:
-    """The stack's handler."""
-
-    def on_tcp(self, connection: TcpConnection) -> Service:
-        """Accept everything."""
-        connection.accept()
-        return Service(connection)
-
-    def on_udp(self, association: UdpAssociation) -> DatagramEcho:
-        """Echo."""
-        return DatagramEcho(association)
-
-    def on_echo(self, request: EchoRequest) -> None:
-        """Everything answers pings."""
-        request.reply()
-
-
-class DatagramEcho:
-    """Sends back what comes; port 9 refuses."""
-
-    def __init__(self, association: UdpAssociation) -> None:
-        self._association = association
-        if association.local.port == SINK:
-            association.refuse(Refusal.REFUSED)
-
-    def on_datagram(self, data: memoryview) -> None:
-        """Back it goes."""
-        self._association.send(data)
-
-    def on_expired(self) -> None:
-        """Nothing to tidy up."""
 
 
 # The client side: plain sockets.
