@@ -1,0 +1,204 @@
+"""One lane of a link: numbers, acknowledgement, what must be replayed, and how much may be under way (section 4, 7)."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+from tunnel.mux import frames
+from tunnel.mux.errors import RemoteProtocolError
+from tunnel.mux.frames import Buffer
+from tunnel.mux.schedule import Scheduler
+from tunnel.mux.watchdog import Watchdog
+
+
+class Lane(enum.IntEnum):
+    """The two lanes. Part of the wire protocol."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+class Shape:
+    """What distinguishes the lanes; bytes."""
+
+    def __init__(self, cap: int, batch: int, quantum: int) -> None:
+        self.cap = cap
+        self.batch = batch
+        self.quantum = quantum
+        self.ack_after = cap // 8
+
+
+SHAPES = {
+    Lane.INTERACTIVE: Shape(cap=256 << 10, batch=64 << 10, quantum=16 << 10),
+    Lane.BULK: Shape(cap=4 << 20, batch=256 << 10, quantum=64 << 10),
+}
+
+ACK_DELAY = 0.05
+"""Seconds an acknowledgement may wait for company."""
+LEAST_CAP = 64 << 10
+"""Bytes a lane may have under way however slow the line."""
+CAP_SECONDS = 1.0
+"""A lane holds at most what its line delivers in this time."""
+RATE_INTERVAL = 0.25
+"""Seconds over which delivery is measured, at least."""
+
+
+class LaneState:
+    """Everything about one lane that outlives its carriers, and the watch over the current one."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.shape = SHAPES[lane]
+        self.schedule = Scheduler(self.shape.quantum)
+        self.generation = 0
+        """Highest generation seen (server) or used (client)."""
+        self.attached: int | None = None
+        """Generation of the current carrier."""
+        self.watchdog: Watchdog | None = None
+        self.idle = True
+        """The writer found nothing to write, and must be woken."""
+        self.control: list[bytes] = []
+        """Control frames for the current carrier: pongs, pings, want."""
+        self.poisoned = 0
+        """Number of a batch that was malformed once."""
+        self.active_at = 0.0
+        """When a batch last went either way."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all numbers: the other end is a new one."""
+        self.sent = 0
+        self.acked = 0
+        self.under_way = 0
+        """Bytes of batches that are not acknowledged."""
+        self._kept: deque[bytes] = deque()
+        self._replay = 0
+        self.received = 0
+        self.ack_said = 0
+        self._ack_bytes = 0
+        self.ack_due: float | None = None
+        self.cap = self.shape.cap
+        self._measured_at: float | None = None
+        self._measured = 0
+
+    # Sending.
+
+    @property
+    def replaying(self) -> bool:
+        """Whether old batches must go out before any new one."""
+        return self._replay > 0
+
+    @property
+    def room(self) -> int:
+        """Bytes a new batch may have; 0 while the lane is full."""
+        if self.under_way >= self.cap:
+            return 0
+        return min(self.shape.batch, max(self.cap // 4, LEAST_CAP // 4))
+
+    def next_replay(self, control: list[bytes]) -> bytes:
+        """The next old batch, with a fresh control section."""
+        kept = self._kept[len(self._kept) - self._replay]
+        self._replay -= 1
+        return frames.with_control(kept, control)
+
+    def keep(self, control: list[bytes], parts: list[Buffer], now: float) -> bytes:
+        """Number a new batch and keep it until it is acknowledged; returns the message."""
+        self.sent += 1
+        message = frames.message(self.sent, control, parts)
+        self._kept.append(message)
+        if not self.under_way:
+            self._measured_at, self._measured = now, 0
+        self.under_way += len(message)
+        self.active_at = now
+        if self.watchdog is not None:
+            self.watchdog.sent(now)
+        return message
+
+    def acknowledge(self, number: int, now: float) -> bool:
+        """The peer has all batches up to `number`; True when that is news. Raises RemoteProtocolError."""
+        if number > self.sent:
+            raise RemoteProtocolError(f"acknowledgement of batch {number}, sent {self.sent}")
+        if number <= self.acked:
+            return False
+        full = self.under_way >= self.cap
+        while self.acked < number:
+            self.acked += 1
+            size = len(self._kept.popleft())
+            self.under_way -= size
+            self._measured += size
+        self._replay = min(self._replay, len(self._kept))
+        self._pace(now, full)
+        if self.watchdog is not None:
+            self.watchdog.life(now, self.under_way > 0)
+        return True
+
+    def _pace(self, now: float, full: bool) -> None:
+        """Let the cap follow what the line delivers, so that nothing waits long in queues we do not see."""
+        if self._measured_at is None or not self.under_way:
+            self._measured_at = None
+            if not full:
+                return
+        started = self._measured_at
+        if started is None or now - started < RATE_INTERVAL:
+            return
+        rate = self._measured / (now - started)
+        wanted = int(rate * CAP_SECONDS)
+        if full or wanted > self.cap:
+            self.cap = max(LEAST_CAP, min(self.shape.cap, wanted))
+        self._measured_at, self._measured = now, 0
+
+    # Receiving.
+
+    def accept_number(self, number: int) -> bool:
+        """Whether a batch is new. Raises RemoteProtocolError on a gap. The batch counts only after `count_received`."""
+        if number <= self.received:
+            return False
+        if number != self.received + 1:
+            raise RemoteProtocolError(f"batch {number} after {self.received}")
+        return True
+
+    def count_received(self, size: int, now: float) -> bool:
+        """The next batch has been taken; True when its acknowledgement should not wait."""
+        self.received += 1
+        self.active_at = now
+        self._ack_bytes += size
+        if self.ack_due is None:
+            self.ack_due = now + ACK_DELAY
+        return self._ack_bytes >= self.shape.ack_after
+
+    @property
+    def owes_ack(self) -> bool:
+        """Whether batches are received that have not been acknowledged."""
+        return self.ack_said < self.received
+
+    def ack(self) -> bytes:
+        """The acknowledgement frame, which settles what is owed."""
+        self.ack_said = self.received
+        self._ack_bytes = 0
+        self.ack_due = None
+        return frames.frame(frames.Type.ACK, self.received, self.lane)
+
+    # Carriers.
+
+    def attach(self, generation: int, peer_received: int, watchdog: Watchdog, now: float) -> None:
+        """A new carrier: the peer has everything up to `peer_received`. Raises RemoteProtocolError."""
+        if not self.acked <= peer_received <= self.sent:
+            raise RemoteProtocolError(f"peer received {peer_received}, not within {self.acked}…{self.sent}")
+        self.acknowledge(peer_received, now)
+        self._replay = len(self._kept)
+        self.attached = generation
+        self.generation = max(generation, self.generation)
+        self.watchdog = watchdog
+        self.control.clear()
+        self._measured_at = None
+        self.active_at = now
+        if self.under_way:
+            watchdog.sent(now)
+
+    def detach(self) -> None:
+        """The carrier is gone; everything else stays."""
+        self.attached = None
+        self.watchdog = None
+        self.control.clear()
+        self._replay = len(self._kept)

@@ -1,0 +1,85 @@
+"""Filling a batch at the moment a carrier can take it: control first, then deficit round robin (section 7)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tunnel.mux.flow import Flow, FlowKind
+from tunnel.mux.frames import HEADER_SIZE, Buffer
+
+LEAST_DATA = 512
+"""Bytes; a batch with less room left goes out rather than with a sliver of the next flow."""
+
+
+class Scheduler:
+    """Which flows of one lane have something to say, and in which order they say it."""
+
+    __slots__ = ("_quantum", "control", "data")
+
+    def __init__(self, quantum: int) -> None:
+        self._quantum = quantum
+        self.control: deque[Flow] = deque()
+        self.data: deque[Flow] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self.control or self.data)
+
+    def add_control(self, flow: Flow) -> None:
+        """`flow` has control to write."""
+        flow.control_listed = True
+        self.control.append(flow)
+
+    def add_data(self, flow: Flow) -> None:
+        """`flow` has data, datagrams or eof to write."""
+        flow.data_listed = True
+        self.data.append(flow)
+
+    def remove(self, flow: Flow) -> None:
+        """Take `flow` out, as it changes lane; what it has to say stays with it."""
+        if flow.control_listed:
+            self.control.remove(flow)
+            flow.control_listed = False
+        if flow.data_listed:
+            self.data.remove(flow)
+            flow.data_listed = False
+            flow.deficit = 0
+
+    def fill(
+        self, parts: list[Buffer], room: int, number: int, now: float, round_trip: float
+    ) -> list[tuple[Flow, int]]:
+        """Append up to `room` bytes of frames for batch `number`; return the flows that wrote data, with how much."""
+        left = room
+        control = self.control
+        while control and left > 0:
+            flow = control.popleft()
+            flow.control_listed = False
+            if flow.say:
+                left -= flow.write_control(parts, now, round_trip)
+                flow.last_batch = number
+        wrote: list[tuple[Flow, int]] = []
+        data = self.data
+        while data and left > LEAST_DATA:
+            flow = data[0]
+            if flow.deficit <= 0:
+                flow.deficit += self._quantum
+            if flow.kind is FlowKind.STREAM:
+                size = flow.write_data(parts, left if len(data) == 1 else min(left, flow.deficit + HEADER_SIZE))
+            else:
+                size = flow.write_datagrams(parts, min(left, flow.deficit), left == room, now)
+            if size:
+                left -= size
+                flow.deficit -= size
+                flow.last_batch = number
+                wrote.append((flow, size))
+            if not flow.pending:
+                data.popleft()
+                flow.data_listed = False
+                flow.deficit = 0
+            elif flow.deficit <= 0:
+                data.rotate(-1)
+            elif not size:
+                if left < room:
+                    break  # a datagram that does not fit any more opens the next batch
+                flow.deficit += self._quantum
+                data.rotate(-1)
+        return wrote

@@ -1,0 +1,104 @@
+"""Credit of one direction of a flow, as absolute offsets (docs/protocol.md, section 6).
+
+The sender may send up to the offset the receiver last announced. The receiver announces more only for bytes that
+left for good, and only when that is at least half a window, so credit frames are few. A window grows out of a
+budget that all flows of the process share, when its reader emptied a whole window quickly: only then is the window
+what holds the flow back, and only then can more of it not pile up.
+"""
+
+from __future__ import annotations
+
+INITIAL = 65536
+"""Bytes every flow owns from its start. Part of the protocol."""
+LARGEST = 4 << 20
+"""Bytes; 20 ms at 200 MB/s. A window beyond the bulk lane's cap is of no use."""
+QUICK_ROUNDS = 4.0
+"""A window drained within so many round trips may grow."""
+QUICK_LEAST = 0.04
+"""Seconds; the least that counts as quick, for lines whose round trip is below our own scheduling."""
+
+
+class CreditExceeded(Exception):
+    """The sender sent beyond the announced limit."""
+
+
+class Budget:
+    """What the process promises to hold for its flows, over all links.
+
+    `ceiling` bounds the sum of all windows (default 512 MiB), `pool` the part of it that growth may use (64 MiB).
+    Promises, not use: only flows whose reader is slower than their sender ever hold that much.
+    """
+
+    __slots__ = ("_ceiling", "_pool", "flows", "grown")
+
+    def __init__(self, *, ceiling: int = 512 << 20, pool: int = 64 << 20) -> None:
+        self._ceiling = ceiling - pool
+        self._pool = pool
+        self.flows = 0
+        self.grown = 0
+
+    def admit(self) -> bool:
+        """Reserve a first window; False when the ceiling is reached."""
+        if (self.flows + 1) * INITIAL > self._ceiling:
+            return False
+        self.flows += 1
+        return True
+
+    def grow(self, wanted: int) -> bool:
+        """Reserve `wanted` bytes more out of the pool."""
+        if self.grown + wanted > self._pool:
+            return False
+        self.grown += wanted
+        return True
+
+    def scarce(self) -> bool:
+        """Whether most of the pool is taken, so that large windows should give back."""
+        return self.grown * 4 > self._pool * 3
+
+    def shrink(self, count: int) -> None:
+        """Give back what `grow` reserved."""
+        self.grown -= count
+
+    def release(self, size: int) -> None:
+        """Give a flow's whole window back."""
+        self.flows -= 1
+        self.grown -= size - INITIAL
+
+
+class ReceiveWindow:
+    """The receiver's side: what arrived, what left for good, what was announced."""
+
+    __slots__ = ("_mark", "_mark_time", "announced", "consumed", "received", "size")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.consumed = 0
+        self.announced = INITIAL
+        self.size = INITIAL
+        self._mark = 0
+        self._mark_time = 0.0
+
+    def receive(self, count: int) -> None:
+        """Count arrived bytes; raises CreditExceeded."""
+        if self.received + count > self.announced:
+            raise CreditExceeded
+        self.received += count
+
+    def consume(self, count: int) -> bool:
+        """Count bytes that left for good; True when an announcement is due."""
+        self.consumed += count
+        return (self.consumed + self.size - self.announced) * 2 >= self.size
+
+    def announce(self, now: float, round_trip: float, budget: Budget) -> int:
+        """Decide the size, then raise the limit; returns the limit to announce."""
+        drained = self.consumed - self._mark
+        if drained >= self.size:
+            if now - self._mark_time <= max(round_trip * QUICK_ROUNDS, QUICK_LEAST):
+                if self.size < LARGEST and not budget.scarce() and budget.grow(self.size):
+                    self.size *= 2
+            elif self.size > INITIAL and budget.scarce():
+                self.size //= 2
+                budget.shrink(self.size)
+            self._mark, self._mark_time = self.consumed, now
+        self.announced = max(self.announced, self.consumed + self.size)
+        return self.announced
