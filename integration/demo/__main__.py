@@ -1,0 +1,119 @@
+"""`make demo`: a laptop inside a cluster, step by step, each with its real command and real output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+
+from integration.cluster import images
+from integration.cluster.cluster import Cluster
+from integration.cluster.errors import ClusterError
+from integration.cluster.laptop import Laptop
+from integration.demo import manifests
+from integration.demo.show import DemoError, Terminal, note, title
+
+LAPTOP = "demo"
+_HERE = "integration/demo/shop.py"
+
+
+def main() -> int:
+    """Show it; the exit status says whether every step did what it should."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--name", default="default", help="which local cluster")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    try:
+        title("A real Kubernetes on this machine, in namespaces of its own")
+        cluster = Cluster.up(options.name)
+        cluster.load([images.test(), images.manager(), images.agent()])
+        _show(cluster)
+    except (DemoError, ClusterError) as error:
+        sys.stdout.write(f"\nThe demo stopped: {error}\n")
+        return 1
+    note(f"The whole demo took {time.monotonic() - begun:.0f} s.")
+    _how_to_go_on()
+    return 0
+
+
+def _show(cluster: Cluster) -> None:
+    title("A shop in the cluster: front calls orders by name; worker exposes no port and takes jobs from queue")
+    objects = {"apiVersion": "v1", "kind": "List", "items": manifests.shop(images.test().name)}
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
+    for name in ("front", "orders", "queue", "worker"):
+        cluster.kubectl("rollout", "status", f"deployment/{name}", "-n", manifests.NAMESPACE, "--timeout=90s")
+
+    title("A laptop: it reaches the API server and nothing else of the cluster")
+    laptop = _laptop(cluster)
+    terminal = Terminal(laptop)
+    terminal.run("kubectl get pods -n shop -o wide")
+    terminal.run("! curl -sS --max-time 3 http://front.shop/")
+    before = laptop.host_state()
+
+    title("Install the traffic-manager (once for each cluster)")
+    terminal.run("tpctl helm upgrade || tpctl helm install", timeout=180)
+
+    title("Connect")
+    note("The daemon runs as root and starts with the machine (a systemd unit); here it is started by hand.")
+    terminal.run("tpctl daemon start", user="root")
+    terminal.run("tpctl connect -n shop", expect="shop")
+    terminal.run("curl -sS http://front/", expect="3 orders, says the pod orders-")
+    terminal.run("curl -sS http://front.shop.svc.cluster.local/", expect="3 orders")
+    terminal.run("curl -sS -X POST -d job-1 http://queue/jobs && sleep 1 && curl -sS http://queue/done", expect="job-1")
+    note("Honest: a closed port is refused, not opened and then broken.")
+    terminal.run("curl -sS http://front:81/ || true", expect="refused|Could(n't| not) connect|Failed to connect")
+    try:
+        _replace(terminal)
+    finally:
+        terminal.end_background()
+
+    title("Quit: the laptop is as before")
+    terminal.run("tpctl quit -s", user="root")
+    if laptop.host_state() != before:
+        raise DemoError("the laptop's rules, routes, resolver or links are not as before")
+    note("ip rule, ip route show table all, nft list ruleset, links and /etc/resolv.conf: the same text as before.")
+
+
+def _replace(terminal: Terminal) -> None:
+    title("Replace the back end by a process on the laptop")
+    orders = f"python3 {_HERE} orders --who 'my laptop' --address 127.0.0.1"
+    terminal.begin(orders, "/tmp/tpctl-demo-orders.log")
+    terminal.run("tpctl replace orders", expect="orders")
+    terminal.run("kubectl get pods -n shop -l app=orders")
+    note("The front end in the cluster now shows the laptop's answer:")
+    terminal.until("curl -sS http://front/", expect="3 orders, says my laptop")
+
+    title("Replace the worker, which has no port at all")
+    work = f"python3 -u {_HERE} worker --who 'my laptop'"
+    terminal.run("tpctl replace worker --env-file /tmp/tpctl-demo-worker.env", expect="worker")
+    terminal.begin(f"env $(grep QUEUE_URL /tmp/tpctl-demo-worker.env) {work}", "/tmp/tpctl-demo-worker.log")
+    terminal.run("curl -sS -X POST -d job-2 http://queue/jobs")
+    terminal.until("curl -sS http://queue/done", expect="job-2 done by my laptop")
+
+    title("Who is using what?")
+    terminal.run("tpctl status")
+    terminal.run("kubectl get engagements -A", expect="orders")
+
+    title("Give both back")
+    terminal.run("tpctl leave worker", timeout=60)
+    terminal.run("tpctl leave orders", timeout=60)
+    terminal.until("curl -sS http://front/", expect="3 orders, says the pod orders-")
+
+
+def _laptop(cluster: Cluster) -> Laptop:
+    with contextlib.suppress(ClusterError):  # the usual case: there is none
+        Laptop.find(cluster, LAPTOP).delete()
+    return Laptop.create(cluster, LAPTOP)
+
+
+def _how_to_go_on() -> None:
+    title("Go on by hand")
+    note(f"a shell in the laptop:   .venv/bin/python -m integration.cluster laptop shell {LAPTOP}")
+    note("then, for example:       tpctl daemon start (as root), tpctl connect -n shop, curl http://front/")
+    note("clean up everything:     make cluster-down")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
