@@ -39,7 +39,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "podCIDRs" .Values.podCIDRs
   "logLevel" .Values.logLevel
   "webhookConfiguration" (include "tpctl.clusterName" .)
-  "policies" (list (printf "%s-identity" (include "tpctl.clusterName" .)) (printf "%s-owner" (include "tpctl.clusterName" .)))
+  "policy" (printf "%s-identity" (include "tpctl.clusterName" .))
   "agent" (dict
     "image" (include "tpctl.agentImage" .)
     "pullPolicy" .Values.agent.image.pullPolicy

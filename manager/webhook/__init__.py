@@ -1,0 +1,1 @@
+"""The mutating admission webhook that puts agents into new pods of engaged workloads."""
