@@ -23,7 +23,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@echo "setup: making $(VENV)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@test -x $(UV) || $(PY) -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
-	@$(UV) pip install -q --python $(PY) -r requirements.lock
+	@$(UV) pip install -q --compile-bytecode --python $(PY) -r requirements.lock
 	@$(UV) pip install -q --python $(PY) --no-deps -e .
 	@touch $@
 
