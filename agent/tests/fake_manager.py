@@ -18,22 +18,30 @@ POD_UID = "11111111-2222-3333-4444-555555555555"
 
 
 class FakeManager:
-    """Serves one agent. `token` is what the agent must show, `life` what its certificates say."""
+    """Serves one agent. `token` is what the agent must show."""
+
+    life = 3600.0
+    """Seconds that certificates are said to live."""
 
     def __init__(self, authority: FakeAuthority, token: str = "token-1") -> None:
         self.authority = authority
         self.token = token
-        self.life = 3600.0
         self.certified = 0
         self.reports: list[AgentReport] = []
         self._grants = AgentGrants(lease_seconds=300)
         self._changed = asyncio.Event()
+        self._dropped = False
         self.attending = asyncio.Event()
         self.port = 0
 
     def grant(self, grants: AgentGrants) -> None:
         """What the agent may do from now on."""
         self._grants = grants
+        self._changed.set()
+
+    def drop(self) -> None:
+        """End the agent's stream once."""
+        self._dropped = True
         self._changed.set()
 
     @asynccontextmanager
@@ -90,5 +98,8 @@ class FakeManager:
                 self._changed.clear()
                 yield self._grants
                 await self._changed.wait()
+                if self._dropped:
+                    self._dropped = False
+                    return
         finally:
             self.attending.clear()
