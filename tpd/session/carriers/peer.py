@@ -1,0 +1,50 @@
+"""A gRPC channel of its own over a carrier, mutually authenticated with the peer process at its other end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tpd.session.carriers.bridge import Bridge
+from tpd.session.carriers.websocket import WebSocketCarrier
+from tpd.session.identity import Identity
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+
+class PeerChannel:
+    """`channel` works until `close()` or until the carrier ends (`ended` says why). A new carrier, a new channel:
+    gRPC's own reconnecting would wait for minutes, and its socket is gone."""
+
+    def __init__(self, carrier: WebSocketCarrier, expected: str, identity: Identity) -> None:
+        """expected: the DNS name in the peer's certificate, e.g. `UID.agent.tpctl`."""
+        import grpc
+        import grpc.aio
+
+        from tunnel.aio.grpc_stream import CHANNEL_OPTIONS
+
+        self._bridge = Bridge(carrier)
+        self._bridge.listen()
+        self._pump = asyncio.get_running_loop().create_task(self._bridge.run(), name=f"bridge {expected}")
+        credentials = grpc.ssl_channel_credentials(identity.root, identity.key, identity.chain)
+        self.channel: grpc.aio.Channel = grpc.aio.secure_channel(
+            self._bridge.address,
+            credentials,
+            options=[
+                *CHANNEL_OPTIONS,
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.ssl_target_name_override", expected),
+            ],
+        )
+
+    @property
+    def ended(self) -> asyncio.Future[str]:
+        """Done, with the reason, when the carrier is down."""
+        return self._bridge.ended
+
+    async def close(self) -> None:
+        """Close channel and carrier. Idempotent; takes about a second at most."""
+        await self.channel.close(None)
+        self._pump.cancel()
+        await asyncio.wait([self._pump], timeout=1)

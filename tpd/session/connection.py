@@ -1,0 +1,349 @@
+"""One connection: its session, its network, its engagements; and what the caller may ask about it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tpd.session.connect import Opened, carrier_addresses, discard, open_session
+from tpd.session.control import Control, HostRefused, Progress
+from tpd.session.dns.names import Names, names_of
+from tpd.session.dns.server import DnsServer
+from tpd.session.dns.upstream import Upstream
+from tpd.session.errors import SessionError, from_kube
+from tpd.session.kube.session_object import SessionVanished
+from tpd.session.outbound import Outbound
+from tpd.session.settings import Settings, difference, resolve
+from tpd.session.subnets import host_config, subnets_of
+from tpd.tlds import is_taken
+from tunnel.aio.backoff import Backoff
+from tunnel.aio.stack_driver import StackDriver
+from tunnel.aio.tasks import Tasks
+from tunnel.kube.errors import KubeError
+from tunnel.mux.link import Link
+from tunnel.proto import daemon_pb2, manager_pb2
+from tunnel.stack import Limits, Stack
+from tunnel.tun.linux import LinuxTun
+
+if TYPE_CHECKING:
+    from tpd.session.engagements.engagements import Engagements
+    from tpd.session.live import LiveSession
+    from tunnel.aio.link_client import LinkState
+    from tunnel.kube.api import Api
+
+log = logging.getLogger(__name__)
+
+_HELLO_LIMIT = 10.0
+"""Seconds from the certificate to the manager's first announcement."""
+_CLOSE_LIMIT = 4.0
+"""Seconds in which `quit` releases what we hold; the leases end the rest."""
+
+
+class Connection:
+    """Made at the worker's start; `connect` brings it to life, `close` ends it."""
+
+    def __init__(self, start: daemon_pb2.WorkerStart, tun_fd: int, control: Control, tasks: Tasks) -> None:
+        self._start = start
+        self._control = control
+        self._tasks = tasks
+        self.upstream = Upstream(start.upstreams.addresses)
+        self._host_search = list(start.upstreams.search)
+        self._dns = DnsServer(
+            query_cluster=self._query_cluster,
+            cluster_is_near=lambda: (link := self.link) is not None and link.attached,
+            upstream=self.upstream,
+            tasks=tasks,
+            randomness=random.SystemRandom(),
+        )
+        outbound = Outbound(
+            link=lambda: self.link,
+            dns_address=start.dns_address,
+            ask=self._dns.ask,
+            later=asyncio.get_running_loop().call_later,
+        )
+        limits = Limits(mtu=start.mtu) if start.mtu else Limits()
+        self.stack = Stack(outbound, random32=lambda: secrets.randbits(32), limits=limits)
+        self._device = LinuxTun(tun_fd)
+        self._driver = StackDriver(self._device, self.stack, on_lost=self._device_lost)
+        self.api: Api | None = None
+        self.settings: Settings | None = None
+        self.live: LiveSession | None = None
+        self.user = ""
+        self.engagements: Engagements | None = None
+        self._cluster: manager_pb2.Cluster | None = None
+        self._first_cluster: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._bypass: list[str] = []
+        self._applied: daemon_pb2.HostConfig | None = None
+        self._host_changed = asyncio.Event()
+        self._state = "connecting"
+        self._reason = ""
+        self._since = 0.0
+        self._connecting = asyncio.Lock()
+
+    @property
+    def link(self) -> Link | None:
+        """The link to the manager, if there is a session."""
+        return self.live.link if self.live is not None else None
+
+    def _query_cluster(self, message: bytes, done: Callable[[bytes | None], None]) -> None:
+        link = self.link
+        if link is None:
+            done(None)
+        else:
+            link.query(message, done)
+
+    # connect
+
+    async def connect(self, request: daemon_pb2.Connect, progress: Progress) -> daemon_pb2.ConnectResult:
+        """Bring the connection up, or say that it is up already. Raises `SessionError`."""
+        async with self._connecting:
+            api = await self._make_api(request)
+            settings = resolve(request, context=api.context, server=api.server, default_namespace=api.namespace)
+            if self.settings is not None:
+                await api.close()
+                if differs := difference(self.settings, settings):
+                    raise SessionError(differs)
+                result = self.result()
+                result.existed = True
+                return result
+            self.api, self.settings = api, settings
+            try:
+                await self._bring_up(api, settings, progress)
+            except BaseException:
+                await asyncio.shield(self.close())
+                raise
+            return self.result()
+
+    async def _make_api(self, request: daemon_pb2.Connect) -> Api:
+        from tunnel.kube.api import from_kubeconfig
+
+        if request.working_directory and os.path.isdir(request.working_directory):
+            os.chdir(request.working_directory)  # relative paths mean what they mean to the caller
+        try:
+            return await from_kubeconfig(os.environ, paths=list(request.kubeconfig), context=request.context)
+        except KubeError as error:
+            raise from_kube(error, "reading the kubeconfig") from error
+
+    async def _bring_up(self, api: Api, settings: Settings, progress: Progress) -> None:
+        hosts = [host for host in (urlsplit(api.server).hostname, urlsplit(api.proxy or "").hostname) if host]
+        loop = asyncio.get_running_loop()
+        bypass = self._tasks.spawn(carrier_addresses(hosts, loop.getaddrinfo), name="bypass")
+        opened = await open_session(api, settings, self._start.machine_id, progress)
+        self._begin(api, settings, opened)
+        self._bypass = await bypass
+        try:
+            async with asyncio.timeout(_HELLO_LIMIT):
+                await self._first_cluster
+        except TimeoutError as error:
+            raise SessionError(
+                f"the traffic-manager's pod {opened.pod} does not answer through the port-forward;"
+                f" look at its log: kubectl -n {opened.session.namespace} logs {opened.pod}",
+                daemon_pb2.CLUSTER,
+                retryable=True,
+            ) from error
+        assert self.live is not None
+        await self.live.manager.connected()
+        progress.say("network", "setting routes and name resolution")
+        self._driver.start()
+        reply = await self._configure_host()
+        self._since = time.time()
+        self._set_state("connected")
+        note = f" (left alone: {'; '.join(reply.refused)})" if reply.refused else ""
+        progress.done("network", f"routes and name resolution are set{note}")
+        self._tasks.spawn(self._follow_cluster(), name="follow-cluster")
+
+    def _begin(self, api: Api, settings: Settings, opened: Opened) -> None:
+        """Start what keeps the session; a first session's end during connect is connect's failure."""
+        self.user = opened.user
+        self._use(api, opened)
+        self._tasks.spawn(self._keep(api, settings), name="keep-session")
+
+    def _use(self, api: Api, opened: Opened) -> None:
+        from tpd.session.engagements.engagements import Engagements
+        from tpd.session.live import LiveSession
+
+        self.live = LiveSession(
+            api,
+            opened.session,
+            opened.pod,
+            opened.carrier,
+            on_cluster=self._on_cluster,
+            on_state=self._on_link_state,
+        )
+        if self.engagements is None:
+            self.engagements = Engagements(api, opened.user)
+        self.engagements.use(opened.session)
+
+    async def _keep(self, api: Api, settings: Settings) -> None:
+        """Run the session, and make another one whenever it ends."""
+        from tunnel.aio.link_client import LinkRefused
+
+        backoff = Backoff(0.1, 5.0, random.random)
+        while True:
+            live = self.live
+            try:
+                if live is not None:
+                    await live.run()
+            except (SessionVanished, LinkRefused, SessionError) as error:
+                log.warning("the session has ended: %s", error)
+                self._set_state("reconnecting", f"the session has ended: {error}")
+                if not self._first_cluster.done():
+                    self._first_cluster.set_exception(
+                        SessionError(f"the traffic-manager ended the session: {error}", daemon_pb2.CLUSTER)
+                    )
+                    return
+                await self._drop(live)
+            self.live = None
+            try:
+                self._use(api, await open_session(api, settings, self._start.machine_id, Progress(lambda _: None)))
+                backoff.reset()
+            except SessionError as error:
+                self._set_state("reconnecting" if error.retryable else "failed", error.text)
+                await asyncio.sleep(backoff.next())
+
+    async def _drop(self, live: LiveSession | None) -> None:
+        if self.engagements is not None:
+            await self.engagements.pause()
+        if live is not None:
+            await discard(live.session, None)
+
+    # what the cluster and the link say
+
+    def _on_cluster(self, cluster: manager_pb2.Cluster) -> None:
+        self._cluster = cluster
+        if not self._first_cluster.done():
+            self._first_cluster.set_result(None)
+        self._host_changed.set()
+
+    def _on_link_state(self, state: LinkState) -> None:
+        if self._state == "connecting":
+            return
+        if state.value == "connected":
+            self._set_state("connected")
+        else:
+            self._set_state("reconnecting", "no connection to the traffic-manager")
+
+    def _set_state(self, state: str, reason: str = "") -> None:
+        if (state, reason) != (self._state, self._reason):
+            log.info("%s %s", state, reason)
+        self._state, self._reason = state, reason
+
+    # the host
+
+    def _names(self, cluster: manager_pb2.Cluster, settings: Settings) -> Names:
+        return names_of(
+            connected=settings.namespace,
+            managed=cluster.namespaces,
+            mapped=settings.mapped_namespaces,
+            cluster_domain=cluster.cluster_domain or "cluster.local",
+            subnets=subnets_of(cluster),
+            host_search=self._host_search,
+            taken=is_taken,
+        )
+
+    async def _configure_host(self) -> daemon_pb2.HostReply:
+        cluster, settings = self._cluster, self.settings
+        assert cluster is not None
+        assert settings is not None
+        self._host_changed.clear()
+        names = self._names(cluster, settings)
+        config = host_config(subnets_of(cluster), self._bypass, names)
+        self._dns.names = names
+        if config == self._applied:
+            return daemon_pb2.HostReply()
+        try:
+            reply = await self._control.configure_host(daemon_pb2.HostConfig.FromString(config.SerializeToString()))
+        except HostRefused as error:
+            raise SessionError(str(error), daemon_pb2.CONFIG) from error
+        self._applied = config
+        for text in reply.refused:
+            log.warning("not taken over: %s", text)
+        return reply
+
+    async def _follow_cluster(self) -> None:
+        while True:
+            await self._host_changed.wait()
+            try:
+                await self._configure_host()
+            except SessionError as error:
+                log.error("cannot change the host: %s", error)
+                await asyncio.sleep(5)
+
+    def set_upstreams(self, upstreams: daemon_pb2.Upstreams) -> None:
+        """The laptop's own resolvers have changed."""
+        self.upstream.set(upstreams.addresses)
+        self._host_search = list(upstreams.search)
+        self._host_changed.set()
+
+    def _device_lost(self, error: OSError) -> None:
+        log.error("the TUN device is gone: %s", error)
+        self._set_state("failed", "the TUN device is gone; run: tpctl quit, then connect again")
+
+    # the end
+
+    async def close(self) -> list[str]:
+        """Release engagements and session, as far as that is possible in a few seconds; then everything stops.
+
+        Returns what could not be released, for the log. Idempotent.
+        """
+        self._driver.stop()
+        left: list[str] = []
+        live, self.live = self.live, None
+        try:
+            async with asyncio.timeout(_CLOSE_LIMIT):
+                if self.engagements is not None:
+                    left += await self.engagements.release_all()
+                if live is not None:
+                    await live.session.delete()
+        except (KubeError, TimeoutError) as error:
+            left.append(f"the session: {error or 'the API server did not answer in time'}")
+        await self._tasks.stop()
+        if self.api is not None:
+            await self.api.close()
+        for text in left:
+            log.warning("not released (its lease ends it): %s", text)
+        return left
+
+    # answers from memory
+
+    def result(self) -> daemon_pb2.ConnectResult:
+        """What `tpctl connect` shows."""
+        settings, cluster = self.settings, self._cluster
+        if settings is None:
+            return daemon_pb2.ConnectResult(device=self._start.device)
+        return daemon_pb2.ConnectResult(
+            name=settings.name,
+            context=settings.context,
+            namespace=settings.namespace,
+            server=settings.server,
+            manager_namespace=self.live.session.namespace if self.live else settings.manager_namespace,
+            manager_version=cluster.version if cluster else "",
+            user=self.user,
+            device=self._start.device,
+            subnets=self._applied.subnets if self._applied else [],
+            dns_address=self._start.dns_address,
+        )
+
+    def status(self) -> daemon_pb2.ConnectionStatus:
+        """What `tpctl status` shows."""
+        link = self.link
+        return daemon_pb2.ConnectionStatus(
+            connection=self.result(),
+            state=self._state,
+            reason=self._reason,
+            dns_domains=self._applied.domains if self._applied else [],
+            engagements=self.engagements.statuses() if self.engagements else [],
+            flows=len(link.flows) if link is not None else 0,
+            connected_since=self._since,
+        )
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that the manager manages."""
+        return sorted(self._cluster.namespaces) if self._cluster else []

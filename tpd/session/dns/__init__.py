@@ -1,0 +1,1 @@
+"""The DNS server inside the tunnel: what belongs to the cluster goes there, everything else where it went before."""

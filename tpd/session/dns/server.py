@@ -1,0 +1,117 @@
+"""Answering the laptop's DNS questions: decide by name, ask one side or both, reply as the question came."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from tpd.session.dns.loop import LoopGuard, mark
+from tpd.session.dns.names import Names, Route, route
+from tpd.session.dns.question import (
+    FORMERR,
+    NOTIMP,
+    NXDOMAIN,
+    SERVFAIL,
+    Question,
+    answers_to,
+    failure,
+    fitted,
+    parse,
+    rcode,
+    udp_limit,
+    with_name,
+)
+from tpd.session.dns.upstream import Upstream
+from tunnel.aio.tasks import Tasks
+
+Reply = Callable[[bytes], None]
+ClusterQuery = Callable[[bytes, Callable[[bytes | None], None]], None]
+"""Ask the manager a raw message; None: no carrier, or no answer in time."""
+
+MAX_UPSTREAM = 512
+"""Questions under way to the laptop's resolvers; further ones fail at once."""
+
+
+class DnsServer:
+    """`names` is None until the cluster is known: then every question goes where it went before."""
+
+    def __init__(
+        self,
+        *,
+        query_cluster: ClusterQuery,
+        cluster_is_near: Callable[[], bool],
+        upstream: Upstream,
+        tasks: Tasks,
+        randomness: random.Random,
+    ) -> None:
+        self._query_cluster = query_cluster
+        self._cluster_is_near = cluster_is_near
+        self._upstream = upstream
+        self._tasks = tasks
+        self._random = randomness
+        self._guard = LoopGuard()
+        self._asking = 0
+        self.names: Names | None = None
+
+    def ask(self, message: bytes, tcp: bool, reply: Reply) -> bool:
+        """Handle one message; `reply` is called once, perhaps at once. False: not a question, and no reply comes."""
+        question = parse(message)
+        if question is None:
+            if len(message) >= 12 and not message[2] & 0x80:
+                ident, flags = int.from_bytes(message[:2], "big"), int.from_bytes(message[2:4], "big")
+                reply(failure(Question(ident, flags, (), b"\0", 1, 1), FORMERR))
+                return True
+            return False
+        if not question.is_query:
+            reply(failure(question, NOTIMP))
+            return True
+        answer = reply if tcp else self._limited(message, question, reply)
+        way = route(question.labels, self.names) if self.names else Route.UPSTREAM
+        if way is Route.NOBODY:
+            reply(failure(question, NXDOMAIN))
+        elif way is Route.UPSTREAM:
+            self._ask_upstream(message, question, tcp, answer)
+        elif self._guard.came_back(question.name, question.qtype):
+            reply(failure(question, NXDOMAIN))
+        else:
+            self._ask_cluster(message, question, way, tcp, answer)
+        return True
+
+    def _limited(self, message: bytes, question: Question, reply: Reply) -> Reply:
+        return lambda found: reply(
+            found if len(found) <= 512 else fitted(found, question, udp_limit(message, question))
+        )
+
+    def _ask_cluster(self, message: bytes, question: Question, way: Route, tcp: bool, reply: Reply) -> None:
+        if not self._cluster_is_near():
+            reply(failure(question, SERVFAIL))
+            return
+        marked = mark(question.name, self._random.getrandbits(256))
+        self._guard.sent(marked, question.qtype)
+
+        def done(found: bytes | None) -> None:
+            self._guard.finished(marked, question.qtype)
+            if found is None or not answers_to(found, question):
+                reply(failure(question, SERVFAIL))
+            elif way is Route.CLUSTER_THEN_UPSTREAM and rcode(found) == NXDOMAIN:
+                self._ask_upstream(message, question, tcp, reply)
+            elif len(found) >= question.end:
+                reply(with_name(found, question.name))
+            else:
+                reply(failure(question, rcode(found)))
+
+        self._query_cluster(with_name(message, marked), done)
+
+    def _ask_upstream(self, message: bytes, question: Question, tcp: bool, reply: Reply) -> None:
+        if self._asking >= MAX_UPSTREAM:
+            reply(failure(question, SERVFAIL))
+            return
+        self._asking += 1
+        self._tasks.spawn(self._forward(message, question, tcp, reply), name="dns-upstream")
+
+    async def _forward(self, message: bytes, question: Question, tcp: bool, reply: Reply) -> None:
+        try:
+            found = await self._upstream.ask(message, question, tcp=tcp)
+        finally:
+            self._asking -= 1
+        reply(found if found is not None else failure(question, SERVFAIL))

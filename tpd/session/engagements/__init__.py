@@ -1,0 +1,1 @@
+"""Replacing containers: the objects that ask for it, the links to the agents, and where their calls go."""

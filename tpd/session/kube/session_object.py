@@ -1,0 +1,225 @@
+"""Our Session object: creating it, waiting for its certificate, renewing its lease, deleting it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tpd.session import errors
+from tpd.session.errors import SessionError
+from tpd.session.identity import Identity
+from tpd.session.kube import paths
+from tunnel.kube.api import Api
+from tunnel.kube.errors import ApiError, KubeError
+from tunnel.proto import daemon_pb2
+
+Object = dict[str, Any]
+
+RENEWED = f"{paths.GROUP}/renewed"
+_CERTIFICATE_LIMIT = 15.0
+"""Seconds from the object's creation to its certificate; the manager needs milliseconds."""
+_LONGEST_PAUSE = 5.0
+
+
+class SessionVanished(Exception):
+    """The Session object is gone or ended: a new one is needed."""
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """What the object says about us."""
+
+    user: str
+    host: str
+    machine_id: str
+    version: str
+    namespace: str
+    name: str
+
+    def body(self, object_name: str, public_key: str, now: datetime.datetime) -> Object:
+        """The object to create."""
+        return {
+            "apiVersion": paths.API_VERSION,
+            "kind": "Session",
+            "metadata": {"name": object_name, "annotations": {RENEWED: timestamp(now)}},
+            "spec": {
+                "user": self.user,
+                "client": {"host": self.host, "machineId": self.machine_id, "version": self.version},
+                "publicKey": public_key,
+                "namespace": self.namespace,
+                "name": self.name,
+            },
+        }
+
+
+class SessionObject:
+    """One Session in the cluster. `identity` changes when the manager signs anew (`on_identity` is called then)."""
+
+    def __init__(self, api: Api, namespace: str, spec: SessionSpec, identity: Identity) -> None:
+        self._api = api
+        self.namespace = namespace
+        self.name = f"{_label(spec.host)}-{secrets.token_hex(5)}"
+        self._spec = spec
+        self.identity = identity
+        self.lease_seconds = 300.0
+        self._version = ""
+        self.on_identity: Callable[[], None] = lambda: None
+
+    async def create(self) -> None:
+        """Create the object and wait for its certificate. Raises `SessionError`.
+
+        The watch starts at the same time as the creation: one round trip less.
+        """
+        try:
+            async with asyncio.timeout(_CERTIFICATE_LIMIT), asyncio.TaskGroup() as group:
+                group.create_task(self._create(), name="session-create")
+                group.create_task(self._await_certificate(), name="session-certificate")
+        except* TimeoutError:
+            raise SessionError(
+                f"the traffic-manager in namespace {self.namespace} did not answer the session within"
+                f" {_CERTIFICATE_LIMIT:.0f} s; look at its log:"
+                f" kubectl -n {self.namespace} logs deploy/{paths.MANAGER_NAME}",
+                daemon_pb2.CLUSTER,
+                retryable=True,
+            ) from None
+        except* KubeError as group_error:
+            raise _create_error(group_error.exceptions[0], self.namespace) from None
+        except* SessionError as group_error:
+            raise _first(group_error) from None
+
+    async def _create(self) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        await self._api.create(
+            paths.sessions(self.namespace), self._spec.body(self.name, self.identity.public_key, now)
+        )
+
+    async def _await_certificate(self) -> None:
+        while True:
+            async for kind, item in self._watch(""):
+                if kind == "DELETED":
+                    raise SessionError("the session was deleted while it was being made; try again")
+                if kind != "BOOKMARK" and self._take(item):
+                    return
+
+    def _watch(self, version: str) -> Any:
+        return self._api.watch(
+            paths.sessions(self.namespace),
+            resource_version=version,
+            params={"fieldSelector": f"metadata.name={self.name}"},
+        )
+
+    def _take(self, item: Object) -> bool:
+        """Take over what the status says; True when it holds a certificate that is new to us."""
+        metadata, status = item.get("metadata") or {}, item.get("status") or {}
+        self._version = str(metadata.get("resourceVersion") or self._version)
+        phase = status.get("phase")
+        if phase == "Refused":
+            raise SessionError(
+                f"the traffic-manager refused the session: {status.get('message') or status.get('reason')}",
+                daemon_pb2.CLUSTER,
+            )
+        if phase == "Expired":
+            raise SessionVanished("its lease ended")
+        chain, root = status.get("certificate"), status.get("root")
+        if not chain or not root or chain.encode() == self.identity.chain:
+            return False
+        self.lease_seconds = float(status.get("leaseSeconds") or self.lease_seconds)
+        self.identity = self.identity.signed(str(metadata["uid"]), chain, root)
+        self.on_identity()
+        return True
+
+    async def keep(self) -> None:
+        """Renew the lease and follow the object. Raises `SessionVanished` when a new session is needed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._renew(), name="session-renew")
+                group.create_task(self._follow(), name="session-follow")
+        except* SessionVanished as group_error:
+            raise SessionVanished(str(group_error.exceptions[0])) from None
+        except* SessionError as group_error:
+            raise _first(group_error) from None
+
+    async def _renew(self) -> None:
+        pause = 0.0
+        while True:
+            await asyncio.sleep(pause or self.lease_seconds / 3)
+            now = timestamp(datetime.datetime.now(datetime.UTC))
+            try:
+                await self._api.patch(
+                    paths.sessions(self.namespace, self.name), {"metadata": {"annotations": {RENEWED: now}}}
+                )
+                pause = 0.0
+            except ApiError as error:
+                if error.not_found:
+                    raise SessionVanished("its object was deleted") from error
+                pause = _LONGEST_PAUSE
+            except KubeError:
+                pause = _LONGEST_PAUSE
+
+    async def _follow(self) -> None:
+        pause = 0.1
+        while True:
+            try:
+                async for kind, item in self._watch(self._version):
+                    pause = 0.1
+                    if kind == "DELETED":
+                        raise SessionVanished("its object was deleted")
+                    if kind != "BOOKMARK":
+                        self._take(item)
+            except KubeError as error:
+                self._version = ""
+                await self._still_there()
+                if not (isinstance(error, ApiError) and error.gone):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _still_there(self) -> None:
+        """After a gap in the watch the object may have gone unseen."""
+        try:
+            self._take(await self._api.get(paths.sessions(self.namespace, self.name)))
+        except ApiError as error:
+            if error.not_found:
+                raise SessionVanished("its object was deleted") from error
+        except KubeError:
+            pass  # the API server is away; the watch is tried again
+
+    async def delete(self) -> None:
+        """Remove the object, which ends the session and its engagements. Raises `KubeError`."""
+        try:
+            await self._api.delete(paths.sessions(self.namespace, self.name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+
+def timestamp(now: datetime.datetime) -> str:
+    """RFC 3339 in UTC, as Kubernetes writes it."""
+    return now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _label(text: str) -> str:
+    """As much of a host's name as fits an object's name (RFC 1123 label)."""
+    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in text.lower()).strip("-")
+    return kept[:40].strip("-") or "laptop"
+
+
+def _create_error(error: BaseException, namespace: str) -> SessionError:
+    if isinstance(error, ApiError) and error.not_found:
+        return SessionError(
+            "the cluster has no tpctl.io Session resource; install the traffic-manager with: tpctl helm install",
+            daemon_pb2.CLUSTER,
+        )
+    if isinstance(error, KubeError):
+        return errors.from_kube(error, f"creating the session in namespace {namespace}")
+    raise error
+
+
+def _first(group: BaseExceptionGroup[SessionError]) -> SessionError:
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
