@@ -41,6 +41,7 @@ class Api:
         self.server = credentials.server
         self.context = credentials.context
         self.namespace = credentials.namespace
+        self.proxy = credentials.proxy
         self._ssl = _ssl_context(credentials) if self.server.startswith("https") else None
         self._session: aiohttp.ClientSession | None = None
         self._token = credentials.token
