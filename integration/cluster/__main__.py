@@ -10,6 +10,7 @@ from integration.cluster.build import binaries
 from integration.cluster.cluster import Cluster, down
 from integration.cluster.commands import say, step
 from integration.cluster.errors import ClusterError
+from integration.cluster.laptop_cli import add_commands
 from integration.cluster.places import DEFAULT_NAME
 
 Command = Callable[[argparse.Namespace], None]
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     user.add_argument("--server", help="with this address")
     kubectl = add("kubectl", _kubectl, "run kubectl as the administrator")
     kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    add_commands(commands.add_parser("laptop", help="make, use and delete laptops"))
     image = add("images", _images, "build what changed and load it into the node")
     image.add_argument("image", nargs="*", choices=[*images.RECIPES, []])
     return parser

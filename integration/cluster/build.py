@@ -62,6 +62,20 @@ def binaries() -> Path:
     return target
 
 
+def laptop_tools() -> tuple[Path, Path]:
+    """Two directories for a laptop's PATH: kubectl of the cluster's version, and stand-ins for what it may lack."""
+    programs = binaries()
+    for folder, target, names in (
+        ("tools", "kubernetes", ("kubectl",)),
+        ("fallback", "busybox", ("ping", "nslookup", "nc")),
+    ):
+        (programs / folder).mkdir(exist_ok=True)
+        for name in names:
+            if not (programs / folder / name).is_symlink():
+                (programs / folder / name).symlink_to(f"../{target}")
+    return programs / "tools", programs / "fallback"
+
+
 def install_packages() -> None:
     """Install what the machine lacks of the few ordinary tools that are needed."""
     _install_missing()

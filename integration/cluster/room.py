@@ -14,8 +14,8 @@ from pathlib import Path
 from integration.cluster.commands import run, wait_for
 from integration.cluster.errors import ClusterError
 
-# Process 1 adopts orphans. With SIGCHLD ignored (and kept so by exec) the kernel reaps them.
-_HOLD = 'trap "" CHLD; exec sleep infinity'
+# Process 1 adopts orphans; with SIGCHLD ignored the kernel reaps them.
+_HOLD = "exec env --ignore-signal=CHLD sleep infinity"
 _DETACHED = ("sh", "-c", 'setsid "$@" >/dev/null 2>&1 </dev/null & echo $!', "sh")
 _UNSHARE = (
     *("unshare", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"),
@@ -73,7 +73,13 @@ class Room:
 
     def start(self, argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None) -> None:
         """Start a program inside that outlives us; what it says is appended to `log`, a path seen inside."""
-        words = ["env", *(f"{key}={value}" for key, value in (env or {}).items()), *map(str, argv)]
+        # What a shell starts in the background ignores SIGINT and SIGQUIT unless told otherwise.
+        words = [
+            "env",
+            "--default-signal=INT,QUIT",
+            *(f"{key}={value}" for key, value in (env or {}).items()),
+            *map(str, argv),
+        ]
         run(self.argv(["sh", "-c", f"setsid {shlex.join(words)} >>{shlex.quote(str(log))} 2>&1 </dev/null &"]))
 
     def processes(self) -> dict[int, list[str]]:
