@@ -84,8 +84,9 @@ class Connection:
         await self.worker.run()
 
     async def _on_host(self, config: pb.HostConfig) -> None:
-        assert self.worker is not None
-        assert self._device is not None
+        device = self._device
+        if self.worker is None or device is None:
+            return  # it is being closed
         reply = pb.HostReply(id=config.id)
         connect = self._request.connect
         wish = Wish(
@@ -98,9 +99,9 @@ class Connection:
         )
         try:
             async with self._lock:
-                applied = await self._host.apply(self._device.slot, wish)
+                applied = await self._host.apply(device.slot, wish)
         except (HostError, OSError) as error:
-            log.error("%s: %s", self._device.slot.device, error)
+            log.error("%s: %s", device.slot.device, error)
             reply.error = str(error)
         else:
             reply.resolver = self.resolver = applied.resolver
@@ -151,11 +152,11 @@ class Connection:
     async def close(self) -> None:
         """End the worker and undo everything on the host. Repeatable."""
         self.ended = True
-        if self._device is not None:
+        device, self._device = self._device, None  # taken at once: the worker's end and a quit may both come here
+        if device is not None:
             # Routes and names first: while the worker ends, the laptop already works as before.
             async with self._lock:
-                await self._host.close(self._device.slot)
-            self._device = None
+                await self._host.close(device.slot)
         if self.worker is not None:
             await self.worker.end()
 

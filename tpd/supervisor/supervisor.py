@@ -149,6 +149,8 @@ class Supervisor:
         """Until the worker is gone; what it asked for is undone then, whatever the reason."""
         try:
             await connection.run()
+        except Exception:  # a bug in one connection must not end the others; what it asked for is undone below
+            log.exception("connection %s", connection.label)
         finally:
             unexpected = not connection.ended
             if unexpected and connection.worker is not None:

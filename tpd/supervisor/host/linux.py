@@ -102,7 +102,9 @@ class LinuxHost:
         self._open[slot.index].journal.record("worker", pid=pid, started=_started(pid))
 
     async def apply(self, slot: Slot, wish: Wish) -> Applied:
-        opened = self._open[slot.index]
+        opened = self._open.get(slot.index)
+        if opened is None:
+            raise HostError("the connection is being closed")
         async with netlink() as kernel:
             facts = await kernel.facts()
             others = {one.owner: one.granted for one in self._open.values() if one is not opened}

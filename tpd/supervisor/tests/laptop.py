@@ -20,6 +20,7 @@ RESOLV_CONF = "# written by the test\nnameserver 192.168.77.53\nsearch corp.exam
 
 _SETUP = """
 set -e
+echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
 ip link add eth0 type veth peer name far
 ip addr add 192.168.77.2/24 dev eth0

@@ -1,0 +1,81 @@
+"""`tpctl connect`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import completion, render
+from cli.errors import ExitStatus
+from cli.options import OutputForm, Quiet, begin
+from cli.output import as_dict
+
+
+def connect(
+    context: typer.Context,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- CMD]...", help="Run CMD while connected, then quit.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Connected namespace; default: the context's own.")
+    ] = "",
+    kube_context: Annotated[
+        str, typer.Option("--context", help="Kubeconfig context.", autocompletion=completion.contexts)
+    ] = "",
+    kubeconfig: Annotated[list[Path] | None, typer.Option("--kubeconfig", help="Kubeconfig file.")] = None,
+    manager_namespace: Annotated[
+        str, typer.Option("--manager-namespace", help="Where the traffic-manager is; default: found.")
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the connection; default: CONTEXT-NAMESPACE.")] = "",
+    mapped_namespaces: Annotated[
+        list[str] | None,
+        typer.Option("--mapped-namespaces", help="Namespaces (A,B,...) whose names are served; default: all managed."),
+    ] = None,
+    output: OutputForm = None,
+    quiet: Quiet = False,
+) -> None:
+    """Connect this laptop to a cluster."""
+    from cli import client, handler
+    from tunnel.proto import daemon_pb2 as pb
+
+    out = begin(context, output, quiet)
+    mapped = [part.strip() for text in mapped_namespaces or () for part in text.split(",") if part.strip()]
+    request = pb.Request(
+        connect=pb.Connect(
+            name=name,
+            namespace=namespace,
+            context=kube_context,
+            kubeconfig=[os.path.abspath(path) for path in kubeconfig or ()],
+            manager_namespace=manager_namespace,
+            mapped_namespaces=mapped,
+            environment=_environment(),
+            working_directory=os.getcwd(),
+        )
+    )
+    result = client.call(request, out.progress, start=True).connect
+    if not command:
+        out.show(as_dict(result), render.connected(result))
+        return
+    out.note(render.connected(result))
+    try:
+        status = handler.run(command, os.environ)
+    finally:
+        if not result.existed:
+            client.call(pb.Request(connection=result.name, quit=pb.Quit()), out.progress)
+    raise ExitStatus(status)
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, as text that protobuf can carry."""
+    return {key: value for key, value in os.environ.items() if _is_text(key) and _is_text(value)}
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

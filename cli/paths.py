@@ -1,0 +1,42 @@
+"""Where tpd is and where it keeps its things."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The daemon's socket, state folder and log."""
+
+    socket: Path
+    state: Path
+    log: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal"
+
+
+def paths(environment: Mapping[str, str]) -> Paths:
+    """From TPD_SOCKET, TPD_STATE_DIR and TPD_LOG_FILE. A socket elsewhere has its state and log beside it."""
+    given = environment.get("TPD_SOCKET")
+    socket = Path(given or "/run/tpd/tpd.sock").absolute()
+    state = socket.parent / "state" if given else Path("/var/lib/tpd")
+    log = socket.parent / "tpd.log" if given else Path("/var/log/tpd/tpd.log")
+    return Paths(
+        socket=socket,
+        state=Path(environment.get("TPD_STATE_DIR") or state).absolute(),
+        log=Path(environment.get("TPD_LOG_FILE") or log).absolute(),
+    )
+
+
+def left_behind(where: Paths) -> bool:
+    """Whether a journal lists changes to the host, by a living tpd or a dead one."""
+    try:
+        return any(name.endswith(".jsonl") for name in os.listdir(where.journal))
+    except OSError:
+        return False
