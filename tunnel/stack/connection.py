@@ -13,7 +13,19 @@ from tunnel.stack.address import Address, host_text
 from tunnel.stack.limits import Limits
 from tunnel.stack.reassembly import Reassembly
 from tunnel.stack.rtt import RttEstimator
-from tunnel.stack.segment import ACK, FIN, PSH, RST, SYN, SegmentBuilder, SynOptions, syn_options
+from tunnel.stack.segment import (
+    ACK,
+    DEFAULT_MSS4,
+    DEFAULT_MSS6,
+    FIN,
+    PSH,
+    RST,
+    SMALLEST_MSS,
+    SYN,
+    SegmentBuilder,
+    SynOptions,
+    syn_options,
+)
 from tunnel.stack.sender import Record, Sender
 from tunnel.stack.state import FINISHED, HALF_OPEN, RECEIVING, Event, State, following
 from tunnel.stack.timers import Timer
@@ -81,8 +93,8 @@ class TcpConnection(Endpoint):
         self._options = options
         half = len(addresses) >> 1
         overhead = 40 if half == 4 else 60
-        mss = min(options.mss or (536 if half == 4 else 1220), limits.mtu - overhead)
-        mss = max(mss, 64)
+        default = DEFAULT_MSS4 if half == 4 else DEFAULT_MSS6
+        mss = max(min(options.mss or default, limits.mtu - overhead), SMALLEST_MSS)
         largest = 65535 - overhead
         self._builder = SegmentBuilder(addresses[half:] + addresses[:half], ports[1], ports[0], mss)
         self._sender = Sender(
@@ -187,13 +199,9 @@ class TcpConnection(Endpoint):
 
     # What the peer sends.
 
-    def repeat_syn(self, sequence: int, window: int, options: SynOptions) -> None:
-        """A SYN for a connection that is still pending: the same attempt again, or a new one from the same port."""
-        if sequence + 1 != self.received:
-            self.received = self._peer_window_seq = sequence + 1
-            self._window = ReceiveWindow(self.received, self._receive_allowance, self._window.scale)
-            self._sender.offer(self._sender.unacknowledged, window)
-            self._options = options
+    def supersede(self) -> None:
+        """A new SYN from the same port while this one is pending: the peer has given this attempt up."""
+        self._break(Broken.RESET)
 
     def segment(self, packet: bytes, start: int, end: int, wire: tuple[int, int, int, int], now: float) -> None:
         """A segment other than a first SYN. `wire`: its sequence, acknowledgement, flags and window fields."""
@@ -261,9 +269,10 @@ class TcpConnection(Endpoint):
             self._peer_window_seq = sequence
             sender.offer(acknowledgement, window)
         if acknowledgement > sender.unacknowledged:
+            repairing = sender.recover is not None
             record = sender.acknowledge(acknowledgement)
             self._rtt.progress()
-            if record is not None and not record.repeated:
+            if record is not None and not record.repeated and not repairing:
                 self._rtt.sample(now - record.sent_at)
             if sender.flight:
                 self._set_timer(Timer.RETRANSMIT, now + self._rtt.rto)
@@ -328,7 +337,6 @@ class TcpConnection(Endpoint):
         if self._handler is not None:
             self._handler.on_eof()
         if self._state is State.TIME_WAIT:
-            self._acknowledge_now()
             self._close(now)
 
     def _fin_acknowledged(self, now: float) -> None:
@@ -423,7 +431,8 @@ class TcpConnection(Endpoint):
                 self._set_timer(Timer.KEEPALIVE, self._heard + idle)
                 return
         self._probes += 1
-        if self._probes > self._limits.max_retransmits:
+        limits = self._limits
+        if self._probes > (limits.max_syn_acks if timer is Timer.HANDSHAKE else limits.max_retransmits):
             self._break(Broken.TIMED_OUT, tell=True)
         elif timer is Timer.HANDSHAKE:
             self._rtt.back_off()
@@ -439,7 +448,7 @@ class TcpConnection(Endpoint):
                 self._rtt.back_off()
                 self._set_timer(timer, now + self._rtt.rto)
             else:
-                self._set_timer(timer, now + self._limits.keepalive_interval)
+                self._set_timer(timer, now + limits.keepalive_interval)
 
     def _idle_limit(self) -> float:
         if self._state is State.ESTABLISHED:
@@ -473,18 +482,23 @@ class TcpConnection(Endpoint):
             self._send_reset()
         self._end()
         self._owner.finished(self)
-        if self._handler is not None:
-            self._handler.on_closed(broken)
+        self._tell_closed(broken)
 
     def _close(self, now: float) -> None:
         """Both directions ended in order (the state says so already)."""
-        self._release()
+        if self._ack_due:
+            self._acknowledge_now()
         if self._state is State.TIME_WAIT:
             self._owner.finished(self, now=now, last=[self._build_ack()])
         else:
             self._owner.finished(self)
-        if self._handler is not None:
-            self._handler.on_closed(None)
+        self._release()
+        self._tell_closed(None)
+
+    def _tell_closed(self, broken: Broken | None) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.on_closed(broken)
 
     def _end(self) -> None:
         if self._state in HALF_OPEN:

@@ -21,9 +21,10 @@ class _Partial:
 class Fragments:
     """Packets of which some parts have arrived."""
 
-    def __init__(self, limit: int, timeout: float) -> None:
-        """`limit`: bytes held for all packets; `timeout`: seconds from the first part of a packet."""
+    def __init__(self, limit: int, pieces: int, timeout: float) -> None:
+        """`limit`: bytes held for all packets; `pieces`: of one; `timeout`: seconds from a packet's first part."""
         self._limit = limit
+        self._pieces = pieces
         self._timeout = timeout
         self._partial: dict[_Key, _Partial] = {}
         self.held = 0
@@ -37,7 +38,7 @@ class Fragments:
         partial = self._partial.get(key)
         if partial is None:
             partial = self._partial[key] = _Partial(now + self._timeout)
-        if end > ip.MAX_PACKET or not data or (view.more and len(data) & 7):
+        if end > ip.MAX_PACKET or len(partial.pieces) >= self._pieces or not data or (view.more and len(data) & 7):
             self._drop(key)
             return None
         for begin, piece in partial.pieces:

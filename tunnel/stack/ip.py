@@ -21,6 +21,9 @@ _FRAGMENT: Final = 44
 _DESTINATION: Final = 60
 
 _HOP_LIMIT: Final = 64
+_GROUPS4: Final = 224
+"""First byte from which on an IPv4 address is a group, reserved, or the broadcast."""
+_GROUPS6: Final = 0xFF
 _MAX_EXTENSIONS: Final = 8
 """Extension headers followed before a packet is given up; no real packet has more than two or three."""
 
@@ -66,7 +69,10 @@ class IpPacket:
 
 
 def parse(packet: bytes) -> IpPacket | None:
-    """View of what the device delivered; None when it is not a sound IP packet."""
+    """View of what the device delivered; None when it is not a sound IP packet to one host.
+
+    What goes to a group (mDNS, MLD and the like, which every interface of a laptop gets) ends here.
+    """
     if len(packet) < HEADER_LEN + 20:
         return None
     version = packet[HEADER_LEN] >> 4
@@ -81,7 +87,7 @@ def _parse4(packet: bytes) -> IpPacket | None:
     first, _, total, identification, fragment, _, protocol, _, addresses = _V4.unpack_from(packet, HEADER_LEN)
     header = (first & 15) << 2
     end = HEADER_LEN + total
-    if header < 20 or total < header or end > len(packet):
+    if header < 20 or total < header or end > len(packet) or addresses[4] >= _GROUPS4:
         return None
     view = IpPacket(packet, addresses, protocol, HEADER_LEN + header, end)
     if fragment & 0x3FFF:
@@ -97,7 +103,7 @@ def _parse6(packet: bytes) -> IpPacket | None:
         return None
     _, length, protocol, _, addresses = _V6.unpack_from(packet, HEADER_LEN)
     end = start + length
-    if end > len(packet):
+    if end > len(packet) or addresses[16] == _GROUPS6:
         return None
     view = IpPacket(packet, addresses, protocol, start, end)
     for _ in range(_MAX_EXTENSIONS):

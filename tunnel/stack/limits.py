@@ -40,6 +40,8 @@ class Limits:
     rto_min: float = 0.3
     """Below the RFC's 1 s, as everywhere; above the kernel's longest delayed ACK (0.2 s)."""
     rto_max: float = 10.0
+    max_syn_acks: int = 5
+    """Unanswered SYN-ACKs after which the connection is forgotten: 25 s."""
     max_retransmits: int = 10
     """Unanswered repetitions (of data, of a probe) after which the peer is taken for dead."""
     keepalive_idle: float = 600.0
@@ -55,6 +57,8 @@ class Limits:
 
     fragment_bytes: int = 1024 * 1024
     """Held for all packets under reassembly; the oldest goes first."""
+    fragment_pieces: int = 128
+    """Of one packet: 64 KiB at an MTU of 576."""
     fragment_timeout: float = 5.0
     """RFC 791 suggests 15 s for a line; there is none here."""
 

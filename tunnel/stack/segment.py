@@ -28,6 +28,8 @@ _OPTION_WINDOW_SCALE: Final = 3
 DEFAULT_MSS4: Final = 536
 """What a peer that sends no MSS option takes (RFC 9293, 3.7.1)."""
 DEFAULT_MSS6: Final = 1220
+SMALLEST_MSS: Final = 64
+"""A peer that asks for less gets this; no real one does."""
 
 _PACKET4: Final = struct.Struct("!10sBBHHHBBH8sHHIIBBHHH")
 _PACKET6: Final = struct.Struct("!10sIHBB32sHHIIBBHHH")

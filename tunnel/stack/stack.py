@@ -34,10 +34,12 @@ class Stack:
         self._busy = False
         self._wake: Callable[[bool], None] | None = None
         self._tcp = TcpTable(self.limits, handler.on_tcp, self._output, self._woken, random32)
-        self._udp = UdpTable(self.limits, handler.on_udp, self._output, self._woken)
-        self._fragments = Fragments(self.limits.fragment_bytes, self.limits.fragment_timeout)
-        self.malformed = 0
-        """Packets that were not sound IP."""
+        self._udp = UdpTable(self.limits, handler.on_udp, self._output)
+        self._fragments = Fragments(
+            self.limits.fragment_bytes, self.limits.fragment_pieces, self.limits.fragment_timeout
+        )
+        self.ignored = 0
+        """Packets that were not sound IP, or not to one host."""
 
     def on_wake(self, wake: Callable[[bool], None] | None) -> None:
         """Set who is told that `flush` has something to do, when that did not come from `receive` or `on_timeout`.
@@ -70,7 +72,7 @@ class Stack:
         """One read of the device: virtio header and IP packet. Garbage is dropped, never raised."""
         view = ip.parse(packet)
         if view is None:
-            self.malformed += 1
+            self.ignored += 1
             return
         self._busy = True
         try:
@@ -92,7 +94,7 @@ class Stack:
         elif view.protocol == ip.TCP:
             self._tcp.receive(view, now)
         elif view.protocol == (ip.ICMP if view.version == 4 else ip.ICMPV6):
-            request = icmp.parse_echo(view, self._output_and_wake)
+            request = icmp.parse_echo(view, self._output)
             if request is not None:
                 self._handler.on_echo(request)
                 return
@@ -102,7 +104,11 @@ class Stack:
 
     def flush(self, now: float) -> list[Packet]:
         """What is to be written to the device now, in order. Never calls a handler. More may remain: see `ready`."""
-        self._tcp.flush(now, self.limits.flush_bytes)
+        self._busy = True
+        try:
+            self._tcp.flush(now, self.limits.flush_bytes)
+        finally:
+            self._busy = False
         out = self._out
         if out:
             self._out = []
@@ -141,10 +147,8 @@ class Stack:
 
     def _output(self, packet: Packet) -> None:
         self._out.append(packet)
-
-    def _output_and_wake(self, packet: Packet) -> None:
-        self._out.append(packet)
-        self._woken(False)
+        if not self._busy:
+            self._woken(False)
 
     def _woken(self, urgent: bool) -> None:
         if not self._busy and self._wake is not None:

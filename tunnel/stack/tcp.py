@@ -76,12 +76,12 @@ class TcpTable:
         key = view.addresses + packet[start : start + 4]
         connection = self._connections.get(key)
         if connection is not None:
-            if flags & (SYN | ACK | RST) == SYN and connection.state is State.PENDING:
-                options = segment.parse_syn_options(packet, start + 20, data)
-                connection.repeat_syn(sequence, window, options)
-            else:
+            if flags & (SYN | ACK | RST) != SYN or connection.state is not State.PENDING:
                 connection.segment(packet, data, end, (sequence, acknowledgement, flags, window), now)
-            return
+                return
+            if connection.received - 1 == sequence:
+                return  # still being dialled
+            connection.supersede()
         if flags & (SYN | ACK | RST | FIN) == SYN:
             options = segment.parse_syn_options(packet, start + 20, data)
             self._syn(view, key, (source, destination), (sequence, window, options), now)
@@ -182,7 +182,6 @@ class TcpTable:
         del self._connections[key]
         self._undated[key] = (sequence, refusal)  # the time to keep it starts with the flush
         self.output(_refusal(connection.quote, connection.addresses, connection.ports, sequence, refusal))
-        self._wake(False)
 
     def finished(self, connection: TcpConnection, *, now: float | None = None, last: Packet = ()) -> None:
         """See `Owner`."""

@@ -31,6 +31,10 @@ class Timed(Protocol):
 Item = TypeVar("Item", bound=Timed)
 
 
+_SMALL = 256
+"""Entries that are not worth tidying."""
+
+
 class TimerQueue(Generic[Item]):
     """A heap with lazy entries.
 
@@ -41,6 +45,10 @@ class TimerQueue(Generic[Item]):
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Item]] = []
         self._serial = 0
+        self._crowded = _SMALL
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def schedule(self, item: Item) -> None:
         """The deadline of `item` was set."""
@@ -49,6 +57,15 @@ class TimerQueue(Generic[Item]):
             item.queued_at = deadline
             self._serial += 1
             heapq.heappush(self._heap, (deadline, self._serial, item))
+            if len(self._heap) > self._crowded:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop what was superseded and what needs no call any more, so that the dead do not fill the memory."""
+        heap = [entry for entry in self._heap if entry[2].queued_at == entry[0] and entry[2].deadline is not None]
+        heapq.heapify(heap)
+        self._heap[:] = heap
+        self._crowded = max(_SMALL, 3 * len(heap))
 
     def next(self) -> float | None:
         """When to look again; perhaps too early, never too late."""

@@ -85,12 +85,10 @@ class UdpTable:
         limits: Limits,
         on_udp: Callable[[UdpAssociation], UdpHandler],
         output: Callable[[Packet], None],
-        wake: Callable[[bool], None],
     ) -> None:
         self._limits = limits
         self._on_udp = on_udp
         self._output = output
-        self._wake = wake
         self._associations: OrderedDict[bytes, UdpAssociation] = OrderedDict()
         self._identification = 0
 
@@ -157,13 +155,11 @@ class UdpTable:
         self._identification += 1
         for packet in association.build(data, self._limits.mtu, self._identification):
             self._output(packet)
-        self._wake(False)
 
     def refuse(self, association: UdpAssociation, refusal: Refusal) -> None:
         """See `UdpAssociation.refuse`."""
         if self.close(association):
             self._output(icmp.unreachable(association.quote, association.addresses, refusal))
-            self._wake(False)
 
     def close(self, association: UdpAssociation) -> bool:
         """See `UdpAssociation.close`; False when it was gone already."""

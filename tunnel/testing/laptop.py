@@ -7,6 +7,8 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from socket import SocketKind
+from socket import socket as Socket  # noqa: N812 (the class has a method of that name)
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -62,14 +64,14 @@ class Laptop:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
 
-    def socket(self, host: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, host: str, kind: SocketKind = SocketKind.SOCK_STREAM) -> Socket:
         """A socket of the laptop's kernel, of the family of `host`, with a time limit."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = self.namespace.run(lambda: socket.socket(family, kind))
         made.settimeout(20)
         return made
 
-    def connect(self, host: str, port: int) -> socket.socket:
+    def connect(self, host: str, port: int) -> Socket:
         """A TCP connection through the stack; raises what connect raises."""
         made = self.socket(host)
         try:

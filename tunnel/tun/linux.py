@@ -34,7 +34,7 @@ _F_USO6: Final = 0x40
 _IFREQ: Final = struct.Struct("16sH22x")
 _LONGEST: Final = vnet.HEADER_LEN + 65535 + 1
 
-_DROPPED: Final = frozenset({errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE, errno.EFAULT})
+_DROPPED: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE, errno.EFAULT})
 """What a write may answer to one packet without the device being gone: it is a loss, and TCP repeats."""
 
 

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -18,7 +19,7 @@ from tunnel.endpoint import Broken, Refusal
 from tunnel.stack import Limits
 from tunnel.testing.device import FaultyDevice
 from tunnel.testing.laptop import HOST4, HOST6, Laptop
-from tunnel.testing.services import ECHO, GREETING, PENDING, RESET, SINK, SOURCE, STALL
+from tunnel.testing.services import ECHO, GREETING, PENDING, RESET, SINK, SOURCE, STALL, Service
 from tunnel.tun import Device
 
 pytestmark = pytest.mark.root
@@ -49,6 +50,11 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return True
 
 
+def until_closed(service: Service) -> bool:
+    """Wait for the end in order."""
+    return until(lambda: service.closed == [None])
+
+
 def receive_all(connection: socket.socket) -> bytes:
     """Everything until the end."""
     parts = []
@@ -57,10 +63,21 @@ def receive_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def send_and_end(connection: socket.socket, data: bytes) -> threading.Thread:
+    """In a thread of its own, since it may block."""
+
+    def run() -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
 def echo(connection: socket.socket, data: bytes) -> bytes:
     """Send everything while receiving; then end; what came back."""
-    sender = threading.Thread(target=lambda: (connection.sendall(data), connection.shutdown(socket.SHUT_WR)))
-    sender.start()
+    sender = send_and_end(connection, data)
     answer = receive_all(connection)
     sender.join(20)
     return answer
@@ -168,6 +185,15 @@ def test_the_far_side_resets(laptop: Laptop) -> None:
     assert laptop.services.services[-1].closed == []
 
 
+def test_a_reset_from_elsewhere_goes_out_at_once(laptop: Laptop) -> None:
+    with laptop.connect(HOST4, ECHO) as connection:
+        laptop.call(laptop.services.services[-1].connection.reset)
+        start = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+        assert time.monotonic() - start < 0.2
+
+
 def test_the_laptop_resets(laptop: Laptop) -> None:
     connection = laptop.connect(HOST4, ECHO)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -179,8 +205,7 @@ def test_the_laptop_resets(laptop: Laptop) -> None:
 def test_a_stalled_service_stops_the_laptop_and_loses_nothing(laptop: Laptop) -> None:
     data = random.Random(5).randbytes(3_000_000)
     with laptop.connect(HOST4, STALL) as connection:
-        sender = threading.Thread(target=lambda: (connection.sendall(data), connection.shutdown(socket.SHUT_WR)))
-        sender.start()
+        sender = send_and_end(connection, data)
         service = laptop.services.services[-1]
         time.sleep(1.0)
         held = service.received
@@ -221,12 +246,12 @@ def test_both_ends_close_at_once(laptop: Laptop) -> None:
     for _ in range(50):
         with laptop.connect(HOST4, ECHO) as connection:
             service = laptop.services.services[-1]
-            closer = threading.Thread(target=lambda s=service: laptop.call(s.connection.send_eof))
+            closer = threading.Thread(target=laptop.call, args=(service.connection.send_eof,))
             closer.start()
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(1) == b""
             closer.join(5)
-        assert until(lambda s=service: s.closed == [None])
+        assert until_closed(service)
 
 
 def test_many_connections_at_once(laptop: Laptop) -> None:
@@ -253,7 +278,7 @@ def test_a_port_can_be_used_again_at_once(laptop: Laptop) -> None:
             # The service ended first, so TIME-WAIT is on the stack's side.
             connection.shutdown(socket.SHUT_WR)
             service = laptop.services.services[-1]
-            assert until(lambda s=service: s.closed == [None])
+            assert until_closed(service)
 
 
 @pytest.mark.parametrize("mtu", [1280, 1500, 9000])
@@ -295,7 +320,8 @@ def test_a_syn_flood_is_bounded() -> None:
         assert laptop.stack.half_open == 50
         established = [service.connection for service in laptop.services.services]
         assert len(established) == 50
-        laptop.call(lambda: [connection.refuse(Refusal.REFUSED) for connection in established])
+        for pending in established:
+            laptop.call(partial(pending.refuse, Refusal.REFUSED))
         assert laptop.stack.half_open == 0
         for connection in flood:
             connection.close()
