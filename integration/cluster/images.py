@@ -170,6 +170,8 @@ def _compile_in_base(folder: Path, site: Path) -> None:
     run(["tar", "-C", root, "--exclude=./dev/*", "-xf", _base().path], timeout=120)
     target = root / _SITE
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rmdir()  # Debian has it, empty; shutil.move would move into it
     shutil.move(site, target)
     # Files that are no valid Python for this version come with some packages; they are never imported.
     subprocess.run(
