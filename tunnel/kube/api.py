@@ -107,6 +107,21 @@ class Api:
         timeout: float = REQUEST_TIMEOUT,
     ) -> Object:
         """One request and its whole answer. Raises `ApiError` or `Unreachable`."""
+        return _document(await self._exchange(method, path, body, params, content_type, timeout))
+
+    async def text(self, path: str, **params: str) -> str:
+        """GET something that is not JSON, such as a container's log."""
+        return (await self._exchange("GET", path, None, params, JSON, REQUEST_TIMEOUT)).decode(errors="replace")
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Object | Sequence[Object] | None,
+        params: Mapping[str, str] | None,
+        content_type: str,
+        timeout: float,
+    ) -> bytes:
         data = None if body is None else json.dumps(body).encode()
         headers = await self._headers()
         if data is not None:
@@ -126,9 +141,9 @@ class Api:
                 answer = await response.read()
                 if response.status >= 300:
                     raise from_response(response.status, answer)
+                return answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
-        return _document(answer)
 
     async def watch(
         self,
