@@ -64,6 +64,11 @@ class Stack:
         return self._tcp.dropped_syns
 
     @property
+    def buffers_free(self) -> int:
+        """Bytes of the shared pool that no connection has."""
+        return self._tcp.pool.free
+
+    @property
     def udp_associations(self) -> int:
         """Associations now."""
         return len(self._udp)
