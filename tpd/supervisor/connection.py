@@ -38,6 +38,8 @@ class Connection:
         self._lock = lock
         self._module = module
         self._device: Device | None = None
+        self._config: pb.HostConfig | None = None
+        self._upstreams = Upstreams()
         self.ended = False
 
     @property
@@ -49,7 +51,7 @@ class Connection:
         """Make the device and start the worker. Raises HostError or WorkerGone; then `close` undoes what was done."""
         async with self._lock:
             self._device = device = await self._host.open(self.label)
-            upstreams = await self._host.upstreams()
+            self._upstreams = upstreams = await self._host.upstreams()
         try:
             environment = users.environment(self.user, self._request.connect.environment)
             folder = users.log_folder(environment)
@@ -84,10 +86,17 @@ class Connection:
         await self.worker.run()
 
     async def _on_host(self, config: pb.HostConfig) -> None:
+        self._config = config
+        reply = await self._apply(config)
+        if self.worker is not None:
+            self.worker.send(pb.ToWorker(host_reply=reply))
+
+    async def _apply(self, config: pb.HostConfig) -> pb.HostReply:
         device = self._device
-        if self.worker is None or device is None:
-            return  # it is being closed
         reply = pb.HostReply(id=config.id)
+        if device is None:
+            reply.error = "the connection is being closed"
+            return reply
         connect = self._request.connect
         wish = Wish(
             subnets=tuple(config.subnets),
@@ -106,7 +115,7 @@ class Connection:
         else:
             reply.resolver = self.resolver = applied.resolver
             reply.refused.extend(applied.refused)
-        self.worker.send(pb.ToWorker(host_reply=reply))
+        return reply
 
     async def ask(self, request: pb.Request, on_progress: Progress) -> pb.Event:
         """Have the worker answer. Raises WorkerGone."""
@@ -135,9 +144,17 @@ class Connection:
         status.worker_pid = self.worker.pid if self.worker else 0
         return status
 
-    def upstreams_changed(self, upstreams: Upstreams) -> None:
-        if self.worker is not None:
+    async def resolvers_changed(self) -> None:
+        """Somebody rewrote the laptop's resolver configuration: ours goes on top of it again."""
+        if self._device is None or self.worker is None:
+            return
+        async with self._lock:
+            upstreams = await self._host.upstreams()
+        if upstreams != self._upstreams:
+            self._upstreams = upstreams
             self.worker.send(pb.ToWorker(upstreams=upstreams_message(upstreams)))
+        if self._config is not None:
+            await self._apply(self._config)
 
     async def quit(self, on_progress: Progress) -> None:
         """Let the worker release what it holds in the cluster, within a bound."""
@@ -156,9 +173,12 @@ class Connection:
         if device is not None:
             # Routes and names first: while the worker ends, the laptop already works as before.
             async with self._lock:
-                await self._host.close(device.slot)
+                await self._host.withdraw(device.slot)
         if self.worker is not None:
             await self.worker.end()
+        if device is not None:
+            async with self._lock:
+                await self._host.close(device.slot)
 
 
 def upstreams_message(upstreams: Upstreams) -> pb.Upstreams:

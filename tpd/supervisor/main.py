@@ -158,7 +158,9 @@ async def _run(options: Options, ready: int) -> int:
         if ready >= 0:
             os.write(ready, b"ready")
             os.close(ready)
+        watch = tasks.create_task(supervisor.watch(), name="resolver watch")
         await supervisor.stop.wait()
+        watch.cancel()
         log.info("stopping")
         await server.close()
         await supervisor.shutdown()

@@ -17,6 +17,8 @@ from tunnel.version import VERSION
 
 log = logging.getLogger("tpd")
 
+WATCH_INTERVAL = 2.0
+"""Seconds between looks at the resolver's files: two stat calls."""
 MAX_PER_USER = 8
 """Connections of one user at once."""
 
@@ -179,6 +181,16 @@ class Supervisor:
         if request.quit.stop_daemon:
             self.stop.set()
         return pb.QuitResult(connections=[one.label for one in ended])
+
+    async def watch(self) -> None:
+        """Until cancelled: notice that somebody (DHCP, a VPN) rewrote the resolver's files."""
+        self._host.changed()
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            if self._connections and self._host.changed():
+                for connection in list(self._connections):
+                    await connection.resolvers_changed()
+                self._host.changed()  # what we just wrote ourselves is no news
 
     async def shutdown(self) -> None:
         """End every connection in order: clusters first, then workers, then the host is as it was."""

@@ -35,6 +35,7 @@ class _Opened:
         self.ifindex = ifindex
         self.granted = Granted()
         self.adapter: Adapter | None = None
+        self.closing = False
 
 
 class LinuxHost:
@@ -47,6 +48,7 @@ class LinuxHost:
         self._file = file.ResolvConfFile(resolv_conf)
         self._resolved = resolved.Resolved()
         self._open: dict[int, _Opened] = {}
+        self._seen: tuple[object, ...] = ()
 
     # ---- the Host protocol
 
@@ -103,7 +105,7 @@ class LinuxHost:
 
     async def apply(self, slot: Slot, wish: Wish) -> Applied:
         opened = self._open.get(slot.index)
-        if opened is None:
+        if opened is None or opened.closing:
             raise HostError("the connection is being closed")
         async with netlink() as kernel:
             facts = await kernel.facts()
@@ -123,19 +125,31 @@ class LinuxHost:
             log.info("%s: refused: %s", slot.device, text)
         return Applied(resolver=name, refused=granted.refused, granted=granted)
 
+    async def withdraw(self, slot: Slot) -> None:
+        opened = self._open.get(slot.index)
+        if opened is None:
+            return
+        opened.closing = True
+        if self._file.holder == slot:
+            self._file.holder = None
+        await self._undo([entry for entry in opened.journal.entries if entry["kind"] not in ("device", "worker")])
+
     async def close(self, slot: Slot) -> None:
         opened = self._open.get(slot.index)
         if opened is None:
             return
-        if self._file.holder == slot:
-            self._file.holder = None
-        await self._undo(opened.journal.entries, same_boot=True)
+        await self.withdraw(slot)
+        await self._undo([entry for entry in opened.journal.entries if entry["kind"] == "device"])
         opened.journal.finish()
         del self._open[slot.index]
         log.info("closed %s", slot.device)
 
     async def upstreams(self) -> Upstreams:
         return choice.upstreams(await self._probe(ask_bus=False))
+
+    def changed(self) -> bool:
+        before, self._seen = self._seen, tuple(_signature(path) for path in (self._resolv_conf, _UPLINKS))
+        return before != self._seen
 
     # ---- routes and filter
 
@@ -225,7 +239,7 @@ class LinuxHost:
 
     # ---- undoing
 
-    async def _undo(self, entries: list[Entry], *, same_boot: bool) -> None:
+    async def _undo(self, entries: list[Entry], *, same_boot: bool = True) -> None:
         async with netlink() as kernel:
             for entry in reversed(entries):
                 if not same_boot and entry["kind"] != "file":
@@ -255,6 +269,14 @@ class LinuxHost:
                 await resolved.undo(entry)
             case other:
                 log.error("the journal has an entry of an unknown kind %r", other)
+
+
+def _signature(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _rule_entry(rule: plan.Rule) -> dict[str, Any]:

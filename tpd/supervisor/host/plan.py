@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tpd.supervisor.host.types import Granted, Network, Slot
+from tpd.supervisor.host.types import Granted, Network, Slot, collapse
 
 
 @dataclass(frozen=True, order=True)
@@ -100,6 +100,10 @@ def filter_text(slot: Slot, granted: Granted) -> str:
         sources = ", ".join(str(n) for n in networks if n.version == version)
         match = f"{keyword} saddr != {{ {sources} }} " if sources else f"meta nfproto ipv{version} "
         lines.append(f'    iifname "{slot.device}" {match}drop')
+        thrown = [n for n in granted.throw if n.version == version and any(n.overlaps(m) for m in networks)]
+        if sources and thrown:
+            joined = ", ".join(str(n) for n in collapse(thrown))
+            lines.append(f'    iifname "{slot.device}" {keyword} saddr {{ {joined} }} drop')
     lines += ["  }", "  chain forward {", "    type filter hook forward priority filter; policy accept;"]
     lines += [f'    iifname "{slot.device}" drop', "  }", "}"]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tpd.supervisor.host.types import Address, Facts, Granted, Network, Upstreams, Wish
+from tpd.supervisor.host.types import Address, Facts, Granted, Network, Upstreams, Wish, collapse
 from tpd.tlds import is_taken
 
 MAX_SUBNETS = 512
@@ -134,9 +134,7 @@ def _subnets(
             refused.append(f"{subnet} {reason}")
         else:
             granted.append(subnet)
-    return list(ipaddress.collapse_addresses(n for n in granted if n.version == 4)) + list(
-        ipaddress.collapse_addresses(n for n in granted if n.version == 6)
-    )
+    return collapse(granted)
 
 
 def _forbidden(subnet: Network, facts: Facts, policy: Policy, others: Mapping[str, Granted]) -> str:

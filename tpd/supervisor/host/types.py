@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def collapse(networks: Iterable[Network]) -> list[Network]:
+    """The fewest networks with the same addresses, both families."""
+    found = list(networks)
+    four = ipaddress.collapse_addresses(n for n in found if isinstance(n, ipaddress.IPv4Network))
+    six = ipaddress.collapse_addresses(n for n in found if isinstance(n, ipaddress.IPv6Network))
+    return [*four, *six]
 
 
 class HostError(Exception):
@@ -138,10 +147,18 @@ class Host(Protocol):
         """Make the host look as the wish says, as far as the policy allows. Applying again changes nothing."""
         ...
 
+    async def withdraw(self, slot: Slot) -> None:
+        """Undo what other programs of the laptop notice: names, rules, routes, filter. The device stays."""
+        ...
+
     async def close(self, slot: Slot) -> None:
         """Undo everything of this slot, newest first. Harmless when repeated."""
         ...
 
     async def upstreams(self) -> Upstreams:
         """The laptop's own resolvers now, seen past our own changes."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether somebody changed the resolver's files since the last call: wishes should then be applied anew."""
         ...
