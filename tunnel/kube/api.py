@@ -190,7 +190,7 @@ class Api:
         self, path: str, *, protocols: Sequence[str], params: Mapping[str, str] | None = None
     ) -> aiohttp.ClientWebSocketResponse:
         """Open a WebSocket (port-forward, exec). Raises `ApiError` when the server refuses the upgrade."""
-        headers = await self._headers()
+        headers = {**await self._headers(), "Accept": "*/*"}  # streams are no JSON: the server answers 406 to that
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._http.ws_connect(
@@ -205,7 +205,7 @@ class Api:
                 )
         except aiohttp.WSServerHandshakeError as error:
             reason = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound"}.get(error.status, "Unknown")
-            raise ApiError(error.status, reason, error.message) from error
+            raise ApiError(error.status, reason, f"the API server answered {error.status} to a WebSocket") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
