@@ -9,6 +9,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -58,8 +59,7 @@ class _Socket(asyncio.DatagramProtocol):
         self.retired = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        self.transport = cast("asyncio.DatagramTransport", transport)  # uvloop's do not inherit from asyncio's
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         if len(data) < _HEADER or not data[2] & _RESPONSE:
