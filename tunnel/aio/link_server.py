@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tunnel.aio.byte_stream import ByteStream, StreamError
 from tunnel.aio.carrier import Carrier, say_go_away
@@ -14,10 +13,11 @@ from tunnel.aio.link_timer import LinkTimer
 from tunnel.aio.logging import Context, RateLimited
 from tunnel.endpoint import Broken
 from tunnel.mux import handshake
-from tunnel.mux.errors import GoAway, HelloRefused, PeerLeft, RemoteProtocolError
-from tunnel.mux.handshake import Hello, Limits
+from tunnel.mux.errors import GoAway, PeerLeft, RemoteProtocolError
+from tunnel.mux.handshake import Limits
 from tunnel.mux.lane import Lane
 from tunnel.mux.link import Acceptor, Link, Role
+from tunnel.mux.registry import Bounds, Registry
 from tunnel.mux.window import Budget
 from tunnel.version import VERSION
 
@@ -25,15 +25,6 @@ HELLO_TIMEOUT = 5.0
 """Seconds a client has for its hello."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What detached links may hold, all sessions together; the longest detached goes first."""
-
-    links: int = 256
-    flows: int = 16384
-    bytes: int = 256 << 20
 
 
 class LinkServer:
@@ -60,30 +51,34 @@ class LinkServer:
         self.budget = budget or Budget()
         self.limits = Limits(flows, pending, linger)
         self.log = Context(_log, f"links={name}")
-        self._bounds = bounds or Bounds()
-        self._links: dict[tuple[str, bytes], _Entry] = {}
+        self._registry = Registry(self._make_link, bounds or Bounds())
+        self._entries: dict[Link, _Entry] = {}
 
     async def serve(self, stream: ByteStream, session: str) -> None:
         """Run one carrier of a session whose certificate was verified, until it ends. Cancelling it ends it."""
         try:
-            entry, lane, generation, answer = await self._greet(stream, session)
-        except HelloRefused as refused:
-            await say_go_away(stream, refused.code, str(refused))
-            return
+            message = await asyncio.wait_for(stream.read(), HELLO_TIMEOUT)
+            if message is None:
+                return
+            hello = handshake.parse(message)
+            link, answer, replaced = self._registry.greet(hello, session)
         except (StreamError, PeerLeft, TimeoutError):
             return  # there was no hello, so there is nobody to tell
         except RemoteProtocolError as error:
             self.log.info("session %s: %s", session, error)
             await say_go_away(stream, error.code, str(error))
             return
-        carrier = entry.replace(lane, generation, stream)
-        if lane is Lane.INTERACTIVE:
-            self._attached(entry, True)
+        for older in replaced:
+            self._end(older, Broken.LINK_LOST, None, "")
+        entry = self._entries[link]
+        carrier = entry.replace(hello.lane, hello.generation, stream)
+        if hello.lane is Lane.INTERACTIVE:
+            self._attached(link, True)
         try:
             await stream.write(answer)
             await carrier.run()
         except (StreamError, PeerLeft) as error:
-            self.log.debug("session %s: %s carrier ended: %s", session, lane.name.lower(), error)
+            self.log.debug("session %s: %s carrier ended: %s", session, hello.lane.name.lower(), error)
         except RemoteProtocolError as error:
             self.log.warning("session %s broke the protocol: %s", session, error)
         finally:
@@ -91,107 +86,67 @@ class LinkServer:
 
     def links(self, session: str) -> list[Link]:
         """The session's links, those with a carrier first, the newest of them first."""
-        mine = [entry.link for (owner, _), entry in self._links.items() if owner == session]
-        mine.reverse()
-        return sorted(mine, key=lambda link: not link.attached)
+        return self._registry.links(session)
 
     def link(self, session: str) -> Link | None:
         """The link on which to reach the session; None when it has none."""
-        return next(iter(self.links(session)), None)
+        return next(iter(self._registry.links(session)), None)
 
     def end_session(self, session: str) -> None:
         """The session is over: its flows end at once, its carriers with go-away."""
-        for (owner, _), entry in list(self._links.items()):
-            if owner == session:
-                self._end(entry, Broken.ENDED, GoAway.ENDED, "the session has ended")
+        for link in self._registry.links(session):
+            self._end(link, Broken.ENDED, GoAway.ENDED, "the session has ended")
 
     def close(self) -> None:
         """The process is leaving: clients are told to dial again elsewhere."""
-        for entry in list(self._links.values()):
-            self._end(entry, Broken.LINK_LOST, GoAway.SHUTDOWN, "the server is shutting down")
+        for link in self._registry.links():
+            self._end(link, Broken.LINK_LOST, GoAway.SHUTDOWN, "the server is shutting down")
 
-    async def _greet(self, stream: ByteStream, session: str) -> tuple[_Entry, Lane, int, bytes]:
-        message = await asyncio.wait_for(stream.read(), HELLO_TIMEOUT)
-        if message is None:
-            raise StreamError("the client ended the stream before its hello")
-        hello = handshake.parse(message)
-        if hello.session != session:
-            raise HelloRefused(GoAway.SESSION, "the certificate is for another session")
-        handshake.choose_version(hello)
-        entry = self._find(hello, session)
-        return entry, hello.lane, hello.generation, entry.link.answer(hello)
+    def expired(self, link: Link) -> None:
+        """The link has been without a carrier for as long as it may."""
+        if not link.attached:
+            self._end(link, Broken.LINK_LOST, None, "")
 
-    def _find(self, hello: Hello, session: str) -> _Entry:
-        key = (session, hello.instance)
-        entry = self._links.get(key)
-        if entry is not None and hello.peer_instance in (b"", entry.link.instance):
-            return entry
-        if hello.lane is not Lane.INTERACTIVE:
-            raise HelloRefused(GoAway.UNKNOWN_LINK, "the link is not known here")
-        if entry is not None:
-            self._end(entry, Broken.LINK_LOST, None, "")
-        for (owner, _), other in list(self._links.items()):
-            if owner == session and not other.link.attached:
-                self._end(other, Broken.LINK_LOST, None, "")  # the session's process is a new one
-        entry = self._links[key] = _Entry(self, session, hello.instance)
-        return entry
+    def _make_link(self, session: str) -> Link:
+        entry = _Entry(self, session)
+        self._entries[entry.link] = entry
+        return entry.link
 
-    def _attached(self, entry: _Entry, attached: bool) -> None:
+    def _attached(self, link: Link, attached: bool) -> None:
         if self.on_attached is not None:
-            self.on_attached(entry.session, entry.link, attached)
+            self.on_attached(link.session, link, attached)
 
     def _carrier_ended(self, entry: _Entry, carrier: Carrier) -> None:
+        link = entry.link
         entry.drop(carrier)
-        detached = entry.link.detach(carrier.lane, carrier.generation)
-        if entry.link.ended is not None:
-            self._forget(entry)
+        detached = link.detach(carrier.lane, carrier.generation)
+        if link.ended is not None:
+            self._end(link, link.ended, None, "")
         elif detached and carrier.lane is Lane.INTERACTIVE:
-            linger = min(entry.link.limits.linger_seconds, entry.link.peer_limits.linger_seconds)
-            entry.expire_after(linger)
-            self._attached(entry, False)
-            self._bound()
+            entry.expire_after(min(link.limits.linger_seconds, link.peer_limits.linger_seconds))
+            self._attached(link, False)
+            for excess in self._registry.excess():
+                self._end(excess, Broken.LINK_LOST, None, "")
 
-    def expired(self, entry: _Entry) -> None:
-        """The link has been without a carrier for as long as it may."""
-        if not entry.link.attached:
-            self._end(entry, Broken.LINK_LOST, None, "")
-
-    def _end(self, entry: _Entry, broken: Broken, code: GoAway | None, text: str) -> None:
-        attached = entry.link.attached
-        self._forget(entry)
-        entry.link.end(broken)
-        entry.stop(code, text)
+    def _end(self, link: Link, broken: Broken, code: GoAway | None, text: str) -> None:
+        """End a link; nothing happens when that was done."""
+        self._registry.remove(link)
+        entry = self._entries.pop(link, None)
+        if entry is None:
+            return
+        attached = link.attached
+        link.end(broken)
+        entry.close(code, text)
         if attached:
-            self._attached(entry, False)
-
-    def _forget(self, entry: _Entry) -> None:
-        entry.close()
-        key = (entry.session, entry.client)
-        if self._links.get(key) is entry:
-            del self._links[key]
-
-    def _bound(self) -> None:
-        """End the longest detached links until the others fit the bounds."""
-        detached = [entry for entry in self._links.values() if not entry.link.attached]
-        detached.sort(key=lambda entry: entry.link.detached_at or 0.0)
-        flows = sum(len(entry.link.flows) for entry in detached)
-        held = sum(entry.link.held for entry in detached)
-        while detached and (
-            len(detached) > self._bounds.links or flows > self._bounds.flows or held > self._bounds.bytes
-        ):
-            entry = detached.pop(0)
-            flows -= len(entry.link.flows)
-            held -= entry.link.held
-            self._end(entry, Broken.LINK_LOST, None, "")
+            self._attached(link, False)
 
 
 class _Entry:
     """One link, its carriers and its timers; the link's shell."""
 
-    def __init__(self, server: LinkServer, session: str, client: bytes) -> None:
+    def __init__(self, server: LinkServer, session: str) -> None:
         loop = asyncio.get_running_loop()
         self.session = session
-        self.client = client
         self._server = server
         self._loop = loop
         self._faults = RateLimited(_log, loop.time)
@@ -232,15 +187,12 @@ class _Entry:
         """End the link unless a carrier comes in time."""
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = self._loop.call_later(seconds, self._server.expired, self)
+        self._expiry = self._loop.call_later(seconds, self._server.expired, self.link)
 
-    def stop(self, code: GoAway | None, text: str) -> None:
-        """End all carriers."""
+    def close(self, code: GoAway | None, text: str) -> None:
+        """End all carriers, with go-away when there is a code; no timer fires any more."""
         for carrier in self._carriers.values():
             carrier.stop(code, text)
-
-    def close(self) -> None:
-        """No timer fires any more."""
         self._timer.stop()
         if self._expiry is not None:
             self._expiry.cancel()

@@ -67,7 +67,7 @@ class SocketEndpoint(asyncio.Protocol):
         self._handler: EndpointHandler | None = None
         self._transport: asyncio.Transport | None = None
         self._early: list[memoryview] = []
-        """What came before the handler: uvloop reads on after `pause_reading` in `connection_made`."""
+        """What came before the handler: uvloop ignores `pause_reading` in `connection_made`, so one read may come."""
         self._unconsumed = 0
         self._reading = True
         self._writable = True
@@ -139,16 +139,13 @@ class SocketEndpoint(asyncio.Protocol):
     # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is connected; it is read only once there is a handler."""
+        """The socket is connected."""
         transport = cast("asyncio.Transport", transport)  # uvloop's transports do not inherit from asyncio's
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         tune(transport)
         if self._on_connected is not None:
             self._on_connected(self)
-        if self._handler is None and not self._reset:
-            self._reading = False
-            transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the kernel."""
@@ -158,7 +155,8 @@ class SocketEndpoint(asyncio.Protocol):
             self._early.append(view)
         elif not self._reset:
             self._handler.on_data(view)
-        if self._reading and self._unconsumed >= READ_AHEAD and self._transport is not None:
+        full = self._unconsumed >= READ_AHEAD or self._handler is None
+        if full and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
 

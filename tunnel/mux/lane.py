@@ -183,8 +183,7 @@ class LaneState:
 
     def attach(self, generation: int, peer_received: int, watchdog: Watchdog, now: float) -> None:
         """A new carrier: the peer has everything up to `peer_received`. Raises RemoteProtocolError."""
-        if not self.acked <= peer_received <= self.sent:
-            raise RemoteProtocolError(f"peer received {peer_received}, not within {self.acked}…{self.sent}")
+        # Less than was acknowledged is in order: an older carrier went on delivering after this hello was written.
         self.acknowledge(peer_received, now)
         self._replay = len(self._kept)
         self.attached = generation

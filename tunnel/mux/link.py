@@ -212,13 +212,11 @@ class Link:
         version = handshake.choose_version(hello)
         if hello.session != self.session:
             raise HelloRefused(GoAway.SESSION, "the certificate is for another session")
-        if hello.peer_instance not in (b"", self.instance):
-            raise HelloRefused(GoAway.UNKNOWN_LINK, "the link is not known here")
         if hello.generation <= state.generation:
             raise HelloRefused(GoAway.STALE, "a newer carrier is attached")
         self.peer_instance = hello.instance
         self.peer_limits = hello.limits
-        self._attach(state, hello.generation, hello.received)
+        self._attach(state, hello.generation, hello.received if hello.peer_instance == self.instance else 0)
         return self._hello(state, hello.generation, version, version).encode()
 
     def detach(self, lane: Lane, generation: int) -> bool:
