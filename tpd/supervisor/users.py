@@ -29,7 +29,7 @@ def peer(sock: socket.socket) -> User:
     """The user at the other end of a connected Unix socket. Raises OSError."""
     pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 4096)
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # the most that getsockopt takes
         groups = frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
     except OSError:
         groups = frozenset()  # before Linux 4.13: the primary group alone counts
