@@ -142,7 +142,7 @@ def _forbidden(subnet: Network, facts: Facts, policy: Policy, others: Mapping[st
         return "is the default route"
     for network, why in _NEVER:
         if subnet.overlaps(network):
-            return f"contains {network} ({why})" if contains(subnet, network) else f"is {why}"
+            return f"is {why}" if contains(network, subnet) else f"contains {network} ({why})"
     if not any(contains(allowed, subnet) for allowed in (*_PRIVATE, *policy.allow_subnets)):
         return "is not a private range; list it under allowSubnets in /etc/tpd/policy.yaml to allow it"
     for own in facts.connected:

@@ -1,0 +1,76 @@
+"""resolv.conf as text: golden pairs."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tpd.supervisor.host.resolver import conf
+
+OURS = ipaddress.ip_address("198.19.254.2")
+CLUSTER = ("demo.svc.cluster.local", "svc.cluster.local")
+
+
+@pytest.mark.parametrize(
+    ("text", "servers", "search"),
+    [
+        ("", [], ()),
+        ("nameserver 1.2.3.4\nnameserver fd00::1\n", ["1.2.3.4", "fd00::1"], ()),
+        ("search a.example b.example.\nsearch c.example\n", [], ("c.example",)),
+        ("domain Home.Example\n", [], ("home.example",)),
+        ("; comment\n# nameserver 9.9.9.9\nnameserver 1.1.1.1 # mine\n nameserver 2.2.2.2", ["1.1.1.1", "2.2.2.2"], ()),
+        ("nameserver\nnameserver x\nsearch .\noptions ndots:5", [], ()),
+    ],
+)
+def test_parse(text: str, servers: list[str], search: tuple[str, ...]) -> None:
+    parsed = conf.parse(text)
+    assert [str(server) for server in parsed.nameservers] == servers
+    assert parsed.search == search
+
+
+def test_edit_keeps_comments_options_and_own_search() -> None:
+    text = "# DHCP says\nnameserver 192.168.1.1\nsearch corp.example\noptions ndots:2 edns0\nsortlist 10.0.0.0\n"
+    assert (
+        conf.edit(text, OURS, CLUSTER)
+        == f"""\
+{conf.MARK}
+nameserver 198.19.254.2
+search demo.svc.cluster.local svc.cluster.local corp.example
+# DHCP says
+options ndots:2 edns0
+sortlist 10.0.0.0
+"""
+    )
+
+
+def test_edit_of_nothing() -> None:
+    assert conf.edit("", OURS, ()) == f"{conf.MARK}\nnameserver 198.19.254.2\n"
+
+
+@given(st.text(alphabet="nameserch 0123456789.:#;\n\toptidm", max_size=200))
+def test_an_edited_file_names_our_resolver_alone_and_undo_brings_the_original_back(text: str) -> None:
+    ours = conf.edit(text, OURS, CLUSTER)
+    parsed = conf.parse(ours)
+    assert parsed.nameservers == (OURS,)
+    assert parsed.search[: len(CLUSTER)] == CLUSTER
+    assert conf.undo(ours, ours, text, str(OURS)) in (text, None if ours == text else text)
+    assert conf.undo(text, ours, text, str(OURS)) is None
+
+
+def test_undo_of_a_torn_write() -> None:
+    ours = conf.edit("nameserver 1.1.1.1\n", OURS, ())
+    assert conf.undo(ours[:20], ours, "nameserver 1.1.1.1\n", str(OURS)) == "nameserver 1.1.1.1\n"
+    assert conf.undo("", ours, "nameserver 1.1.1.1\n", str(OURS)) == "nameserver 1.1.1.1\n"
+
+
+def test_undo_leaves_what_somebody_else_wrote() -> None:
+    ours = conf.edit("nameserver 1.1.1.1\n", OURS, ())
+    assert conf.undo("nameserver 9.9.9.9\n", ours, "nameserver 1.1.1.1\n", str(OURS)) is None
+
+
+def test_undo_takes_our_line_out_of_a_file_that_somebody_else_extended() -> None:
+    ours = conf.edit("nameserver 1.1.1.1\n", OURS, ())
+    assert conf.undo(ours + "nameserver 9.9.9.9\n", ours, "nameserver 1.1.1.1\n", str(OURS)) == "nameserver 9.9.9.9\n"
