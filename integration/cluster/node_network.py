@@ -9,6 +9,7 @@ from integration.cluster.addresses import (
     LAN_RESOLVER,
     LINE_PORTS,
     NODE,
+    SERVICES,
 )
 from integration.cluster.room import Room
 
@@ -16,6 +17,8 @@ _TABLE = "inet tpctl_lan"
 
 _LINES = f"{LINE_PORTS.start}-{LINE_PORTS.stop - 1}"
 
+# The node has no default route, but the API server calls webhooks by service address: without any route the kernel
+# says "unreachable" before kube-proxy's rules are asked.
 _SETUP = f"""
 ip link set lo up
 ip address add {CLUSTER_UPSTREAM}/32 dev lo
@@ -25,6 +28,7 @@ ip address add {NODE}/24 dev {LAN_BRIDGE}
 ip address add {LAN_RESOLVER}/24 dev {LAN_BRIDGE}
 ip address add {LAN_GATEWAY}/24 dev {LAN_BRIDGE}
 ip link set {LAN_BRIDGE} up
+ip route add {SERVICES} dev {LAN_BRIDGE} src {NODE}
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 0 > /proc/sys/net/ipv4/conf/{LAN_BRIDGE}/send_redirects
 echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects
