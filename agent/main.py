@@ -36,7 +36,10 @@ log = logging.getLogger("agent")
 
 
 class Agent:
-    """One agent, made from its environment. Raises BadAgentConfig when that is not what the webhook makes."""
+    """One agent, made from its environment, inside the loop that runs it.
+
+    Raises BadAgentConfig when the environment is not what the webhook makes.
+    """
 
     def __init__(self, environ: Mapping[str, str], token_file: Path = Path(agentconfig.TOKEN_FILE)) -> None:
         config = agentconfig.parse(environ.get(agentconfig.ENV_CONFIG, ""))
@@ -125,7 +128,8 @@ class Agent:
         self._listeners.want(decision.routes)
 
 
-async def _serve(agent: Agent) -> None:
+async def _serve(environ: Mapping[str, str]) -> None:
+    agent = Agent(environ)
     with stop_on_signals() as stop:
         running = asyncio.create_task(agent.run(), name="agent")
         asked = asyncio.create_task(stop.wait(), name="agent.stop")
@@ -143,11 +147,10 @@ def main() -> None:
     """Entry point `tp-agent`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        agent = Agent(os.environ)
+        uvloop.run(_serve(os.environ))
     except BadAgentConfig as error:
         log.error("%s", error)
         sys.exit(1)
-    uvloop.run(_serve(agent))
 
 
 if __name__ == "__main__":

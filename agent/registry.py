@@ -21,6 +21,8 @@ from tunnel.proto.manager_pb2 import AgentGrants, AgentReport, CertifyRequest, C
 
 CALL_SECONDS = 10.0
 """How long the manager may take for an answer that it can give at once."""
+FIRST_GRANTS_SECONDS = 60.0
+"""How long it may take to say what is granted: a manager that has just started must find out first."""
 HEARTBEAT_SECONDS = 20.0
 """The report is repeated this often: unacknowledged bytes are what shows that the manager's node is gone."""
 
@@ -102,7 +104,7 @@ class Registry:
                     await asyncio.sleep(HEARTBEAT_SECONDS)
 
             async def read() -> None:
-                async with asyncio.timeout(CALL_SECONDS) as first:
+                async with asyncio.timeout(FIRST_GRANTS_SECONDS) as first:
                     async for grants in call:
                         first.reschedule(None)
                         on_grants(grants)
@@ -145,7 +147,7 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> ManagerUnavailable:
         if isinstance(error, grpc.RpcError):
             return _unavailable(error)
     if any(isinstance(error, TimeoutError) for error in flat):
-        return ManagerUnavailable(f"the manager did not answer within {CALL_SECONDS:.0f} s")
+        return ManagerUnavailable(f"the manager granted nothing within {FIRST_GRANTS_SECONDS:.0f} s")
     return ManagerUnavailable(str(flat[0]))
 
 
