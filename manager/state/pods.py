@@ -103,18 +103,26 @@ class Rollover:
         unserved: Sequence[PodView],
         now: float,
     ) -> Plan:
-        self._turn, self._fruitless, self.rolling = None, 0, False
-        if not wanted:
-            return Plan(fulfilled=True)
+        # Between an eviction and its successor no pod is wrong either: the turn goes on until something serves.
         originals = [pod for pod in pods if not pod.finished and wanted & pod.running]
         served = len(live) - len(unserved)
-        if served and not originals:
+        if not wanted or (served and not originals):
+            self._turn, self._fruitless, self.rolling = None, 0, False
             return Plan(fulfilled=True)
-        if originals:
-            return Plan(waiting_for=f"the original in pod {originals[0].name} to end")
-        if not live:
+        waiting = self._await_agent(unserved, now) if unserved else self._await_successor(now)
+        if originals and not waiting.failed:
+            return Plan(look_again=waiting.look_again, waiting_for=f"the original in pod {originals[0].name} to end")
+        return self._give_up_or(waiting, now)
+
+    def _await_successor(self, now: float) -> Plan:
+        """Wait for the workload's controller to make a pod, after an eviction not for ever."""
+        turn = self._turn
+        if turn is None:
             return Plan(waiting_for="a pod of the workload")
-        return self._give_up_or(self._await_agent(unserved, now), now)
+        left = turn.at + SUCCESSOR_DEADLINE - now
+        if left <= 0:
+            return Plan(failed=f"no successor of pod {turn.pod.name} was created")
+        return Plan(look_again=left, waiting_for=f"the successor of pod {turn.pod.name}")
 
     def _await_turn(
         self, wrong: Sequence[PodView], unserved: Sequence[PodView], live: Sequence[PodView], now: float
@@ -124,18 +132,20 @@ class Rollover:
         if turn is not None:
             successors = [pod for pod in live if pod.uid not in turn.known]
             if not successors:
-                left = turn.at + SUCCESSOR_DEADLINE - now
                 if any(pod.uid == turn.pod.uid for pod in wrong) and not self.rolling:
+                    # Evicted, but not seen to go yet; if it never goes, it is evicted again.
+                    left = turn.at + SUCCESSOR_DEADLINE - now
                     return Plan(look_again=left, waiting_for=f"pod {turn.pod.name} to end") if left > 0 else None
-                if left <= 0:
-                    return Plan(failed=f"no successor of pod {turn.pod.name} was created")
-                return Plan(look_again=left, waiting_for=f"the successor of pod {turn.pod.name}")
+                return self._await_successor(now)
             if not self.rolling and any(pod.replaced != self.wanted for pod in successors):
                 self._fruitless += 1
                 self._turn = None
                 if self._fruitless >= FRUITLESS_LIMIT:
-                    what = "without the agent" if self.wanted else "with the agent"
-                    return Plan(failed=f"pod {successors[0].name} was created {what}; is the webhook reached?")
+                    what = "without the agent" if self.wanted else "with an agent"
+                    return Plan(
+                        failed=f"pod {successors[0].name} was created {what}; "
+                        "the API server does not seem to reach the traffic-manager's webhook"
+                    )
                 return None
         if unserved:
             return self._await_agent(unserved, now)
@@ -152,7 +162,8 @@ class Rollover:
             if pod.trouble and (pod.hopeless or age > TROUBLE_GRACE):
                 return Plan(failed=f"pod {pod.name} does not start: {pod.trouble}")
             if age > self.deadline:
-                return Plan(failed=f"pod {pod.name}: no agent reported within {self.deadline:.0f} seconds")
+                missing = "its agent did not report" if self.wanted else "it was not ready"
+                return Plan(failed=f"pod {pod.name}: {missing} within {self.deadline:.0f} seconds")
         pod = unserved[0]
         return Plan(look_again=1.0, waiting_for=f"pod {pod.name} and {what}")
 
