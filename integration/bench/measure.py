@@ -31,7 +31,7 @@ class Plan:
     idle_seconds: float
     """CPU of idle processes."""
     sustain: float = 0.0
-    """New connections with 256 workers for that long, the client closing first; 0: left out."""
+    """New connections with 256 workers for that long; 0: left out."""
     only: frozenset[str] = frozenset()
     """Names of measurements; empty: all."""
 
@@ -161,12 +161,12 @@ class Measuring:
             self._take_bulk(f"{name}_bulk", beside.result())
 
     def connections(self, name: str, workers: int) -> None:
-        """New connections, the server closing first."""
+        """New connections."""
         self._take_connections(name, self._load(name, "connections", "--workers", str(workers)))
 
     def sustained(self) -> None:
-        """New connections for long, the client closing first: TIME_WAIT gathers wherever the tunnel dials."""
-        load = Load(self._path, "connections", "--workers", "256", "--client-closes", seconds=self._plan.sustain)
+        """New connections for so long that TIME_WAIT gathers wherever the tunnel dials."""
+        load = Load(self._path, "connections", "--workers", "256", seconds=self._plan.sustain)
         self._take_connections("sustained", load.result())
 
     def dns(self) -> None:

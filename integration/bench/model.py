@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,8 @@ class Run:
 def bulk_values(prefix: str, raw: Mapping[str, Any]) -> tuple[Values, list[str]]:
     """Rates of a bulk measurement in MB/s (10^6): all flows together, and the slowest and fastest flow."""
     flows: list[dict[str, Any]] = raw["flows"]
-    problems = [f"{prefix}: flow {index}: {flow['error']}" for index, flow in enumerate(flows) if flow["error"]]
+    errors = Counter(flow["error"] for flow in flows if flow["error"])
+    problems = [f"{prefix}: {count} of {len(flows)} flows: {error}" for error, count in errors.items()]
     done = [flow for flow in flows if flow["size"] and flow["ended"] > flow["started"]]
     if not done:
         return {}, problems

@@ -23,7 +23,6 @@ def main() -> None:
     kind.add_argument("--size", type=int, default=64)
     kind = kinds.add_parser("connections")
     kind.add_argument("--workers", type=int, default=1)
-    kind.add_argument("--client-closes", action="store_true")
     kind = kinds.add_parser("idle")
     kind.add_argument("--flows", type=int, default=1000)
     kind = kinds.add_parser("dns")
@@ -37,7 +36,7 @@ def main() -> None:
         case "pingpong":
             result = pingpong.run(a.host, a.port, a.seconds, a.size)
         case "connections":
-            result = Workers(a.host, a.port, a.workers, a.client_closes).run(a.seconds)
+            result = Workers(a.host, a.port, a.workers).run(a.seconds)
         case "idle":
             result = idle.run(a.host, a.port, a.flows)
         case _:

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from integration.bench.server import QUIET_LIMIT, send_pattern, take_pattern
+from integration.bench.server import READY, make_blocking, send_frames, take_pattern
 
 CONNECT_LIMIT = 15.0
 
@@ -29,30 +29,39 @@ class FlowResult:
 
 def download(host: str, port: int, seconds: float) -> FlowResult:
     """Let the server send for `seconds`; take all of it."""
-    with socket.create_connection((host, port), timeout=CONNECT_LIMIT) as connection:
-        connection.settimeout(QUIET_LIMIT)
+    with _open(host, port, b"SOURCE %f\n" % seconds) as connection:
         started = time.monotonic()
-        connection.sendall(b"SOURCE %f\n" % seconds)
         size, intact = take_pattern(connection)
         return FlowResult(size, started, time.monotonic(), None if intact else "bytes differ")
 
 
 def upload(host: str, port: int, seconds: float) -> FlowResult:
     """Send for `seconds`; wait for the sink's word."""
-    with socket.create_connection((host, port), timeout=CONNECT_LIMIT) as connection:
-        connection.settimeout(QUIET_LIMIT)
+    with _open(host, port, b"SINK\n") as connection:
         started = time.monotonic()
-        connection.sendall(b"SINK\n")
-        sent = send_pattern(connection, seconds)
-        answer = b""
-        while not answer.endswith(b"\n"):
-            part = connection.recv(100)
-            if not part:
-                raise ConnectionError("the sink ended without an answer")
-            answer += part
-        size, intact = map(int, answer.split())
+        sent = send_frames(connection, seconds)
+        size, intact = map(int, _line(connection).split())
         wrong = "bytes differ" if not intact else f"sent {sent}, arrived {size}" if sent != size else None
         return FlowResult(size, started, time.monotonic(), wrong)
+
+
+def _open(host: str, port: int, command: bytes) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=CONNECT_LIMIT)
+    connection.sendall(command)
+    make_blocking(connection)
+    if connection.recv(len(READY), socket.MSG_WAITALL) != READY:
+        raise ConnectionError("the server did not begin")
+    return connection
+
+
+def _line(connection: socket.socket) -> bytes:
+    answer = b""
+    while not answer.endswith(b"\n"):
+        part = connection.recv(100)
+        if not part:
+            raise ConnectionError("the sink ended without an answer")
+        answer += part
+    return answer
 
 
 def run(host: str, port: int, direction: str, flows: int, seconds: float) -> dict[str, object]:

@@ -20,11 +20,11 @@ def test_a_single_flow_has_no_slowest() -> None:
 def test_a_failed_flow_is_the_slowest_of_all_and_a_problem() -> None:
     values, problems = bulk_values("up", {"flows": [flow(1_000_000, 0, 1), flow(0, 0, 0, "reset")]})
     assert values["up_slowest_mbs"] == 0.0
-    assert problems == ["up: flow 1: reset"]
+    assert problems == ["up: 1 of 2 flows: reset"]
 
 
 def test_nothing_carried_is_no_number() -> None:
-    assert bulk_values("up", {"flows": [flow(0, 0, 0, "refused")]}) == ({}, ["up: flow 0: refused"])
+    assert bulk_values("up", {"flows": [flow(0, 0, 0, "refused")]}) == ({}, ["up: 1 of 1 flows: refused"])
 
 
 def test_values_are_found_by_path_and_round_trip_time() -> None:
