@@ -5,7 +5,8 @@ A worker runs as the user and talks to a cluster that the user may not own, so i
 * never the default route, loopback, link-local or multicast;
 * never the laptop's own networks, gateways or upstream resolvers: a wider subnet is granted without them;
 * outside the private ranges (RFC 1918, RFC 6598, RFC 4193) only what the root-owned policy file lists;
-* names: `svc`, the cluster domain, namespaces (single labels), and search domains below `svc.CLUSTERDOMAIN`.
+* names: `svc`, the cluster domain, namespaces (single labels), reverse names of the granted subnets, and search
+  domains below `svc.CLUSTERDOMAIN`.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def decide(
     refused: list[str] = []
     subnets = _subnets(wish, facts, policy, others, refused)
     throw = _throw(wish, subnets, facts, upstreams, others, refused)
-    domains, search = _names(wish, upstreams, policy, others, refused)
+    domains, search = _names(wish, subnets, upstreams, policy, others, refused)
     return Granted(
         subnets=tuple(subnets),
         throw=tuple(throw),
@@ -222,7 +223,12 @@ def normal_name(text: str) -> str | None:
 
 
 def _names(
-    wish: Wish, upstreams: Upstreams, policy: Policy, others: Mapping[str, Granted], refused: list[str]
+    wish: Wish,
+    subnets: list[Network],
+    upstreams: Upstreams,
+    policy: Policy,
+    others: Mapping[str, Granted],
+    refused: list[str],
 ) -> tuple[list[str], list[str]]:
     domains: list[str] = []
     owners = {name: owner for owner, grant in others.items() if grant.dns for name in grant.domains}
@@ -233,6 +239,11 @@ def _names(
         name = normal_name(text)
         if name is None:
             refused.append(f"{text!r:.60} is not a DNS name")
+        elif zone := reverse_zone(name):
+            if not any(contains(subnet, zone) for subnet in subnets):
+                refused.append(f"the reverse names of {zone}, which is not one of the granted subnets")
+            elif name not in domains:
+                domains.append(name)
         elif reason := _forbidden_domain(name, wish.named | connected, upstreams, policy):
             refused.append(f"the domain {name} {reason}")
         elif name in owners:
@@ -248,6 +259,23 @@ def _names(
         elif name not in search:
             search.append(name)
     return domains, search
+
+
+def reverse_zone(name: str) -> Network | None:
+    """The addresses whose reverse names lie in this zone, on a label's boundary (RFC 1035 3.5, RFC 3596 2.5)."""
+    labels = name.split(".")
+    try:
+        if labels[-2:] == ["in-addr", "arpa"] and 0 < (count := len(labels) - 2) <= 4:
+            numbers = [*reversed(labels[:-2]), *["0"] * (4 - count)]
+            return ipaddress.ip_network(f"{'.'.join(numbers)}/{8 * count}")
+        if labels[-2:] == ["ip6", "arpa"] and 0 < (count := len(labels) - 2) <= 32:
+            digits = "".join(reversed(labels[:-2]))
+            return (
+                ipaddress.ip_network((int(digits, 16) << 4 * (32 - count), 4 * count)) if len(digits) == count else None
+            )
+    except ValueError:
+        pass
+    return None
 
 
 def _forbidden_domain(name: str, named: frozenset[str] | set[str], upstreams: Upstreams, policy: Policy) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpd.supervisor.host import policy
-from tpd.supervisor.host.policy import Policy, PolicyError, decide, parse_policy
+from tpd.supervisor.host.policy import Policy, PolicyError, decide, parse_policy, reverse_zone
 from tpd.supervisor.host.types import Connected, Facts, Granted, Upstreams, Wish
 
 N = ipaddress.ip_network
@@ -198,3 +198,16 @@ def test_whatever_is_granted_is_private_and_never_the_laptops_own(number: int, l
 def test_no_text_breaks_the_decision(text: str) -> None:
     granted = ask(Wish(subnets=(text,), bypass=(text,), search=(text,), domains=(text,), dns=True))
     assert all(isinstance(line, str) for line in granted.refused)
+
+
+def test_reverse_names_only_of_granted_subnets() -> None:
+    assert reverse_zone("96.10.in-addr.arpa") == ipaddress.ip_network("10.96.0.0/16")
+    assert reverse_zone("4.3.2.1.in-addr.arpa") == ipaddress.ip_network("1.2.3.4/32")
+    assert reverse_zone("0.1.d.f.ip6.arpa") == ipaddress.ip_network("fd10::/16")
+    for name in ("in-addr.arpa", "arpa", "x.10.in-addr.arpa", "300.in-addr.arpa", "10.ip6.arpa", "cluster.local"):
+        assert reverse_zone(name) is None, name
+    granted = ask(
+        Wish(subnets=("10.96.0.0/16",), domains=("96.10.in-addr.arpa", "10.in-addr.arpa", "8.8.in-addr.arpa"))
+    )
+    assert granted.domains == ("96.10.in-addr.arpa",)
+    assert len(granted.refused) == 2
