@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError, KubeError
 from tunnel.proto import daemon_pb2
 from tunnel.version import VERSION
+
+log = logging.getLogger(__name__)
 
 
 class Opened:
@@ -48,6 +51,7 @@ async def open_session(api: Api, settings: Settings, machine_id: str, progress: 
         asyncio.to_thread(_prepare),
     )
     pod_name = str(pod["metadata"]["name"])
+    log.debug("the manager is pod %s; we are %s", pod_name, user)
     progress.say("manager", f"opening a session with the traffic-manager in namespace {namespace}")
     spec = SessionSpec(
         user=user,
@@ -66,6 +70,7 @@ async def open_session(api: Api, settings: Settings, machine_id: str, progress: 
     except BaseException:
         await discard(session, carrier)
         raise
+    log.debug("session %s has its certificate, and the port-forward is open", session.identity.uid)
     return Opened(session, user, pod_name, carrier)
 
 

@@ -86,6 +86,7 @@ class Connection:
         self._reason = ""
         self._since = 0.0
         self._connecting = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
 
     @property
     def link(self) -> Link | None:
@@ -163,7 +164,7 @@ class Connection:
         """Start what keeps the session; a first session's end during connect is connect's failure."""
         self.user = opened.user
         self._use(api, opened)
-        self._tasks.spawn(self._keep(api, settings), name="keep-session")
+        self._keeper = self._tasks.spawn(self._keep(api, settings), name="keep-session")
 
     def _use(self, api: Api, opened: Opened) -> None:
         from tpd.session.engagements.engagements import Engagements
@@ -218,6 +219,7 @@ class Connection:
 
     def _on_cluster(self, cluster: manager_pb2.Cluster) -> None:
         self._cluster = cluster
+        log.debug("the cluster: %d namespaces, %s", len(cluster.namespaces), ", ".join(subnets_of(cluster)))
         if not self._first_cluster.done():
             self._first_cluster.set_result(None)
         self._host_changed.set()
@@ -296,6 +298,8 @@ class Connection:
         self._driver.stop()
         left: list[str] = []
         live, self.live = self.live, None
+        if self._keeper is not None:
+            self._keeper.cancel()  # or it would make a new session for the one that is deleted now
         try:
             async with asyncio.timeout(_CLOSE_LIMIT):
                 if self.engagements is not None:

@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     start = first.start
     _log_to(start.log_file)
+    log.debug("started by tpd for device %s", start.device)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # we only fork to exec
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its failures reach us as statuses
     import uvloop

@@ -90,7 +90,7 @@ class Engagement:
                         raise SessionError(_sentence(message or str(self.status.get("reason"))), daemon_pb2.CLUSTER)
                     if phase == "Active":
                         return
-                    progress.say("replace", message or _WORDS.get(str(phase), "asking for the container"))
+                    progress.say("replace", _sentence(message) or _WORDS.get(str(phase), "asking for the container"))
                     await changed.wait()
         except TimeoutError as error:
             raise SessionError(
