@@ -32,7 +32,7 @@ def peer(sock: socket.socket) -> User:
         raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # the most that getsockopt takes
         groups = frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
     except OSError:
-        groups = frozenset()  # before Linux 4.13: the primary group alone counts
+        groups = frozenset(_account_groups(uid, gid))  # before Linux 4.13, or with more groups than fit
     return User(uid=uid, gid=gid, pid=pid, groups=groups | {gid})
 
 
@@ -65,10 +65,14 @@ def name(uid: int) -> str:
 
 def supplementary_groups(user: User) -> list[int]:
     """What initgroups(3) would set; without an account, the groups that the caller has now."""
+    return _account_groups(user.uid, user.gid) or sorted(user.groups)
+
+
+def _account_groups(uid: int, gid: int) -> list[int]:
     try:
-        return os.getgrouplist(pwd.getpwuid(user.uid).pw_name, user.gid)
+        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
     except KeyError:
-        return sorted(user.groups)
+        return []
 
 
 def environment(user: User, given: Mapping[str, str]) -> dict[str, str]:

@@ -188,11 +188,8 @@ class LinuxHost:
             if adapter is Adapter.NONE:
                 raise HostError(f"cannot tell this laptop about the cluster's names: make {self._resolv_conf} writable")
             opened.adapter = adapter
-        zones = tuple(plan.reverse_zones(granted.subnets))
         adapter_object = self._resolved if opened.adapter is Adapter.RESOLVED else self._file
-        await adapter_object.apply(
-            opened.slot, opened.ifindex, granted.search, (*granted.domains, *zones), opened.journal
-        )
+        await adapter_object.apply(opened.slot, opened.ifindex, granted.search, granted.domains, opened.journal)
 
     async def _forget_names(self, opened: _Opened) -> None:
         if opened.adapter is Adapter.RESOLVED:

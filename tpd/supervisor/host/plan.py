@@ -107,16 +107,3 @@ def filter_text(slot: Slot, granted: Granted) -> str:
     lines += ["  }", "  chain forward {", "    type filter hook forward priority filter; policy accept;"]
     lines += [f'    iifname "{slot.device}" drop', "  }", "}"]
     return "\n".join(lines) + "\n"
-
-
-def reverse_zones(networks: Iterable[Network]) -> list[str]:
-    """The in-addr.arpa and ip6.arpa zones that cover exactly these networks, for PTR questions."""
-    zones: list[str] = []
-    for network in networks:
-        step = 8 if network.version == 4 else 4
-        length = min(-(-network.prefixlen // step) * step, network.max_prefixlen)
-        for part in network.subnets(new_prefix=max(length, network.prefixlen)):
-            labels = part.network_address.reverse_pointer.split(".")
-            skip = (network.max_prefixlen - length) // step
-            zones.append(".".join(labels[skip:]))
-    return list(dict.fromkeys(zones))

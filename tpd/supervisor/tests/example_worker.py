@@ -24,6 +24,7 @@ class ExampleWorker:
         self.reply = asyncio.Event()
         self.last = pb.HostReply()
         self.cancelled: list[int] = []
+        self.upstreams = start.upstreams
 
     def send(self, message: pb.FromWorker) -> None:
         self.writer.write(control.encode(message))
@@ -40,6 +41,8 @@ class ExampleWorker:
                         self.reply.set()
                     case "request":
                         tasks.create_task(self.request(message.request.id, message.request.request))
+                    case "upstreams":
+                        self.upstreams = message.upstreams
                     case "cancel":
                         self.cancelled.append(message.cancel)
             os._exit(0)
@@ -114,6 +117,7 @@ class ExampleWorker:
             "resolver": self.last.resolver,
             "environment": json.dumps(dict(os.environ)),
             "start": str(self.start),
+            "upstreams": str(self.upstreams),
             "cancelled": json.dumps(self.cancelled),
         }
         self.answer(number, pb.Event(replace=pb.ReplaceResult(environment=known)))

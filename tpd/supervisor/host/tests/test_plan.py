@@ -61,10 +61,6 @@ def test_only_the_dns_address_before_anything_is_granted() -> None:
 
 def test_a_throw_for_a_whole_subnet_wins() -> None:
     granted = Granted(subnets=(N("10.1.0.0/16"),), throw=(N("10.1.0.0/16"),))
-    assert (
-        "dev tp2 scope link src 198.19.254.9 table 7002"
-        not in routes_text(SLOT, granted).replace("198.19.254.10", "")[40:]
-    )
     assert [route.destination for route in plan.routes(SLOT, granted) if route.device] == ["198.19.254.10/32"]
 
 
@@ -101,11 +97,3 @@ table inet tpd_tp2 {
 }
 """
     )
-
-
-def test_reverse_zones_cover_exactly_the_networks() -> None:
-    assert plan.reverse_zones([N("10.244.0.0/16")]) == ["244.10.in-addr.arpa"]
-    assert plan.reverse_zones([N("10.0.0.0/8")]) == ["10.in-addr.arpa"]
-    assert plan.reverse_zones([N("10.96.0.0/14")]) == [f"{n}.10.in-addr.arpa" for n in (96, 97, 98, 99)]
-    assert plan.reverse_zones([N("10.1.2.3/32")]) == ["3.2.1.10.in-addr.arpa"]
-    assert plan.reverse_zones([N("fd00:10:244::/56")]) == ["0.0.4.4.2.0.0.1.0.0.0.0.d.f.ip6.arpa"]

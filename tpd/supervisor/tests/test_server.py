@@ -1,0 +1,134 @@
+"""The socket: one request a connection, and no input harms anybody but its sender."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tpd.supervisor import server, users
+from tpd.supervisor.connection import Progress
+from tpd.supervisor.server import Server
+from tunnel import control
+from tunnel.proto import daemon_pb2 as pb
+
+
+async def answer(user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+    await on_progress(pb.Event(progress=pb.Progress(text="working")))
+    if request.WhichOneof("command") == "replace":
+        await asyncio.sleep(3600)
+    return pb.Event(get_version=pb.VersionResult(daemon=f"for {user.uid}"))
+
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def run(folder: Path, scenario: Callable[[Path], Awaitable[None]], *, starter: int | None = os.getuid()) -> None:
+    async def go() -> None:
+        path = folder / "tpd.sock"
+        made = Server(path, answer, starter=starter)
+        await made.start()
+        try:
+            async with asyncio.timeout(10):
+                await scenario(path)
+        finally:
+            await made.close()
+            await made.drain(2)
+
+    asyncio.run(go())
+
+
+async def good(path: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(control.encode(pb.Request(get_version=pb.Version())))
+    events = [await control.read(reader, pb.Event) for _ in range(3)]
+    assert events[0] is not None
+    assert events[0].progress.text == "working"
+    assert events[1] is not None
+    assert events[1].get_version.daemon == f"for {os.getuid()}"
+    assert events[2] is None
+    writer.close()
+
+
+def test_events_then_the_final_one_then_the_end(tmp_path: Path) -> None:
+    run(tmp_path, good)
+    assert not (tmp_path / "tpd.sock").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack("!I", control.MAX_MESSAGE + 1) + b"x",
+        struct.pack("!I", 5) + b"\xff" * 5,
+        struct.pack("!I", 100) + b"x",
+        b"",
+    ],
+)
+def test_garbage_ends_that_connection_only(tmp_path: Path, data: bytes) -> None:
+    async def scenario(path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        await good(path)
+
+    run(tmp_path, scenario)
+
+
+def test_a_caller_that_says_nothing_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.1)
+
+    async def scenario(path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        assert await reader.read() == b""
+        writer.close()
+        await good(path)
+
+    run(tmp_path, scenario)
+
+
+def test_a_caller_that_leaves_ends_its_work(tmp_path: Path) -> None:
+    async def scenario(path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(control.encode(pb.Request(replace=pb.Replace(workload="x"))))
+        await control.read(reader, pb.Event)
+        writer.close()
+        await writer.wait_closed()
+
+    run(tmp_path, scenario)  # `drain` would wait for the hour otherwise
+
+
+def test_too_many_at_once_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CALLERS", 1)
+
+    async def scenario(path: Path) -> None:
+        first = await asyncio.open_unix_connection(path)
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_unix_connection(path)
+        event = await control.read(reader, pb.Event)
+        assert event is not None
+        assert event.error.text == "too many commands at once; try again"
+        for one in (first[1], writer):
+            one.close()
+
+    run(tmp_path, scenario)
+
+
+def test_who_may_not_use_it_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "allowed", lambda *_, **__: False)
+
+    async def scenario(path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        event = await control.read(reader, pb.Event)
+        assert event is not None
+        assert "group tpd" in event.error.text
+        assert await reader.read() == b""
+        writer.close()
+
+    run(tmp_path, scenario)

@@ -1,0 +1,223 @@
+"""Commands, with real worker processes and a host that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from tpd.supervisor.host.memory import MemoryHost
+from tpd.supervisor.host.types import Upstreams
+from tpd.supervisor.supervisor import Supervisor
+from tpd.supervisor.users import User
+from tunnel.proto import daemon_pb2 as pb
+from tunnel.version import VERSION
+
+ME = User(uid=os.getuid(), gid=os.getgid(), pid=os.getpid(), groups=frozenset({os.getgid()}))
+HOST = json.dumps({"subnets": ["10.96.0.0/12"], "domains": ["svc", "cluster.local"], "dns": True})
+
+
+class Bench:
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self.host = MemoryHost()
+        self.supervisor = Supervisor(self.host, tasks, module="tpd.supervisor.tests.example_worker")
+        self.progress: list[str] = []
+
+    async def ask(self, request: pb.Request, user: User = ME) -> pb.Event:
+        async def on_progress(event: pb.Event) -> None:
+            self.progress.append(event.progress.text)
+
+        if not request.version:
+            request.version = VERSION
+        async with asyncio.timeout(15):
+            return await self.supervisor.handle(user, request, on_progress)
+
+    async def connect(self, name: str = "", namespace: str = "demo", host: str = HOST) -> pb.Event:
+        environment = {"EXAMPLE_HOST": host, "HOME": "/nonexistent"}
+        return await self.ask(pb.Request(connect=pb.Connect(name=name, namespace=namespace, environment=environment)))
+
+    async def status(self, user: User = ME) -> list[pb.ConnectionStatus]:
+        return list((await self.ask(pb.Request(status=pb.Status()), user)).status.connections)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not done():  # noqa: ASYNC110  what it waits for happens in other processes
+                await asyncio.sleep(0.01)
+
+
+def run(scenario: Callable[[Bench], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            bench = Bench(tasks)
+            try:
+                await scenario(bench)
+            finally:
+                await bench.supervisor.shutdown()
+            assert bench.host.granted == {}
+
+    asyncio.run(go())
+
+
+def test_connect_status_quit() -> None:
+    async def scenario(bench: Bench) -> None:
+        event = await bench.connect()
+        assert event.connect.name == "example-demo"
+        assert event.connect.device == "tp0"
+        assert bench.progress == ["making the session"]
+        assert "10.96.0.0/12 dev tp0" in bench.host.text()
+        (status,) = await bench.status()
+        assert (status.state, status.resolver, status.connection.name) == ("connected", "memory", "example-demo")
+        assert status.worker_pid == next(iter(bench.host.workers.values()))
+        again = await bench.connect()
+        assert again.connect.existed
+        assert (await bench.connect(name="example-demo")).connect.existed
+        other = await bench.connect(namespace="other")
+        assert other.error.text == "already connected as example-demo; run: tpctl quit"
+        event = await bench.ask(pb.Request(quit=pb.Quit()))
+        assert list(event.quit.connections) == ["example-demo"]
+        assert bench.host.text() == ""
+        assert await bench.status() == []
+
+    run(scenario)
+
+
+def test_a_connect_that_fails_leaves_nothing() -> None:
+    async def scenario(bench: Bench) -> None:
+        event = await bench.connect(namespace="refused")
+        assert event.error.text == "no manager there"
+        assert event.error.category == pb.CLUSTER
+        assert bench.host.granted == {}
+        assert await bench.status() == []
+
+    run(scenario)
+
+
+def test_several_connections_have_names_and_do_not_share_routes() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect("a")
+        await bench.connect("b")
+        assert bench.host.text().count("10.96.0.0/12") == 1
+        event = await bench.ask(pb.Request(connection="b", replace=pb.Replace(workload="whoami")))
+        assert "10.96.0.0/12 is already routed to the connection a" in event.replace.environment["refused"]
+        event = await bench.ask(pb.Request(list=pb.ListWorkloads()))
+        assert event.error.text == "there are several connections; choose one with --use: a, b"
+        event = await bench.ask(pb.Request(connection="c", list=pb.ListWorkloads()))
+        assert event.error.text == "there is no connection named c; there is a, b"
+        await bench.ask(pb.Request(connection="a", quit=pb.Quit()))
+        assert [status.connection.name for status in await bench.status()] == ["b"]
+
+    run(scenario)
+
+
+def test_nobody_sees_or_changes_anothers_connection() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        stranger = replace(ME, uid=ME.uid + 4242)
+        assert await bench.status(stranger) == []
+        for request in (
+            pb.Request(list=pb.ListWorkloads()),
+            pb.Request(connection="example-demo", list=pb.ListWorkloads()),
+            pb.Request(connection="example-demo", quit=pb.Quit()),
+        ):
+            assert (await bench.ask(request, stranger)).error.text == "not connected; run: tpctl connect"
+        assert list((await bench.ask(pb.Request(quit=pb.Quit()), stranger)).quit.connections) == []
+        refused = await bench.ask(pb.Request(quit=pb.Quit(stop_daemon=True)), stranger)
+        assert "others are connected" in refused.error.text
+        assert len(await bench.status()) == 1
+        assert len(await bench.status(replace(ME, uid=0))) == 1
+
+    run(scenario)
+
+
+def test_a_worker_that_dies_is_undone_and_said() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        event = await bench.ask(pb.Request(replace=pb.Replace(workload="die")))
+        assert event.error.text == "the session worker ended: about to die"
+        await bench.until(lambda: not bench.host.granted)
+        (status,) = await bench.status()
+        assert status.state == "failed"
+        assert "about to die" in status.reason
+        assert (await bench.connect()).connect.name == "example-demo"
+        assert [one.state for one in await bench.status()] == ["connected"]
+
+    run(scenario)
+
+
+def test_a_caller_that_goes_away_cancels_its_request() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        hanging = asyncio.create_task(bench.ask(pb.Request(replace=pb.Replace(workload="hang"))))
+        await bench.until(lambda: "hanging" in bench.progress)
+        hanging.cancel()
+        await asyncio.wait([hanging])
+        event = await bench.ask(pb.Request(replace=pb.Replace(workload="whoami")))
+        assert len(json.loads(event.replace.environment["cancelled"])) == 1
+
+    run(scenario)
+
+
+def test_the_worker_is_its_users_process_alone() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        known = (await bench.ask(pb.Request(replace=pb.Replace(workload="whoami")))).replace.environment
+        assert known["session"] == "True"
+        assert known["isolated"] == "1"
+        assert known["cwd"] == "/"
+        environment = json.loads(known["environment"])
+        assert environment["HOME"] == "/nonexistent"
+        assert set(environment) <= {"EXAMPLE_HOST", "HOME", "USER", "LOGNAME", "LC_CTYPE"}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", ["", "0.0.1", "99.0.0"])
+def test_another_version_is_refused_but_may_quit(version: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        request = pb.Request(status=pb.Status())
+        request.version = version or "x"
+        event = await bench.ask(request)
+        assert "tpctl quit -s" in event.error.text
+        assert VERSION in event.error.text
+        assert (await bench.ask(pb.Request(version="x", quit=pb.Quit()))).WhichOneof("event") == "quit"
+        assert (await bench.ask(pb.Request(version="x", get_version=pb.Version()))).get_version.daemon == VERSION
+
+    run(scenario)
+
+
+def test_changed_resolvers_reach_the_worker() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        bench.host.own_upstreams = Upstreams(search=("new.example",))
+        bench.host.news = True
+        async with asyncio.timeout(5):
+            watch = asyncio.create_task(bench.supervisor.watch())
+            bench.host.news = True
+            known: dict[str, str] = {}
+            while "new.example" not in known.get("upstreams", ""):
+                bench.host.news = True
+                event = await bench.ask(pb.Request(replace=pb.Replace(workload="whoami")))
+                known = dict(event.replace.environment)
+                await asyncio.sleep(0.1)
+        watch.cancel()
+
+    run(scenario)
+
+
+def test_a_worker_that_hangs_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        (pid,) = bench.host.workers.values()
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr("tpd.supervisor.connection.QUIT_GRACE", 0.2)
+        monkeypatch.setattr("tpd.supervisor.worker.EXIT_GRACE", 0.2)
+        await bench.ask(pb.Request(quit=pb.Quit()))
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    run(scenario)
