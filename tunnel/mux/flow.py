@@ -107,6 +107,7 @@ class Flow:
         "_starved",
         "body",
         "burst",
+        "continuing",
         "control_listed",
         "data_listed",
         "deficit",
@@ -149,6 +150,7 @@ class Flow:
         self.last_batch = 0
         self.last_write = 0.0
         self.burst = 0
+        self.continuing = False
         self.deficit = 0
         self.moving = self.control_listed = self.data_listed = False
 
@@ -439,6 +441,11 @@ class Flow:
     def pending(self) -> bool:
         """Whether data, datagrams or eof are still to be written."""
         return self._queued > 0 or bool(self._queue) or (self.eof_wanted and not self.eof_sent)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the flow would send more if lane and credit let it."""
+        return self._queued > 0 or self._starved
 
     @property
     def held(self) -> int:

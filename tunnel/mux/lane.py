@@ -62,6 +62,8 @@ class LaneState:
         """Control frames for the current carrier: pongs, pings, want."""
         self.poisoned = 0
         """Number of a batch that was malformed once."""
+        self._fruitless = 0
+        self._acked_before = 0
         self.active_at = 0.0
         """When a batch last went either way."""
         self.restart()
@@ -180,6 +182,14 @@ class LaneState:
         return frames.frame(frames.Type.ACK, self.received, self.lane)
 
     # Carriers.
+
+    def patience(self, seconds: float) -> float:
+        """For a carrier about to be attached: how long it may be silent. More when the last ones got nothing through
+        before they were given up, so that a line too slow for a batch in that time still gets on."""
+        stuck = self.under_way > 0 and self.acked == self._acked_before
+        self._fruitless = min(self._fruitless + 1, 4) if stuck else 0
+        self._acked_before = self.acked
+        return seconds * (1 << self._fruitless)
 
     def attach(self, generation: int, peer_received: int, watchdog: Watchdog, now: float) -> None:
         """A new carrier: the peer has everything up to `peer_received`. Raises RemoteProtocolError."""

@@ -267,7 +267,7 @@ class Link:
         """When to call `on_timeout`; None: no need before `on_timer`."""
         deadlines = [self._queries.deadline(), self._want_at]
         for state in self.lanes:
-            deadlines.append(state.ack_due if state.owes_ack else None)
+            deadlines.append(state.ack_due)
             if state.watchdog is not None:
                 deadlines.append(state.watchdog.deadline())
         self._wake_at = min((at for at in deadlines if at is not None), default=FAR_FUTURE)
@@ -279,7 +279,8 @@ class Link:
         self._wake_at = FAR_FUTURE
         self._queries.expire(now)
         for state in self.lanes:
-            if state.owes_ack and state.ack_due is not None and state.ack_due <= now:
+            if state.ack_due is not None and state.ack_due <= now:
+                state.ack_due = None
                 self.hurry_acks(state)
             watchdog = state.watchdog
             if watchdog is None or watchdog.suspect:
@@ -416,11 +417,12 @@ class Link:
         return control
 
     def _wrote(self, flow: Flow, size: int, now: float) -> None:
-        if now - flow.last_write > BURST_PAUSE:
+        if not flow.continuing and now - flow.last_write > BURST_PAUSE:
             flow.burst = 0
         flow.burst += size
         flow.last_write = now
         self.guard(flow.offer_room)
+        flow.continuing = flow.wants_more
         if flow.eof_sent:
             self.guard(flow.finish_if_done)
         elif flow.lane == Lane.INTERACTIVE and flow.burst >= BULK_AFTER and not flow.moving:
@@ -480,7 +482,7 @@ class Link:
     def _attach(self, state: LaneState, generation: int, peer_received: int) -> None:
         now = self.clock()
         if self.role is Role.CLIENT:
-            watchdog = Watchdog(now, idle=CLIENT_IDLE)
+            watchdog = Watchdog(now, idle=CLIENT_IDLE, patience=state.patience(SUSPECT_AFTER))
         else:
             watchdog = Watchdog(now, idle=SERVER_IDLE, patience=SERVER_PATIENCE)
         state.attach(generation, peer_received, watchdog, now)
