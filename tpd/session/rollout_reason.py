@@ -55,7 +55,7 @@ def _pod_reason(pod: Object) -> tuple[str, str] | None:
         if ended.get("exitCode"):
             return "Error", f"container {container['name']} of pod {name} ended with status {ended['exitCode']}"
         running = (container.get("state") or {}).get("running")
-        if running and not container.get("ready") and int(container.get("restartCount") or 0) == 0:
+        if running is not None and not container.get("ready") and int(container.get("restartCount") or 0) == 0:
             return "", f"pod {name} runs; waiting for it to be ready"
     return None
 

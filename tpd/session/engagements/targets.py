@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from tpd.session.engagements.ports import PortMapping
 from tunnel.proto import open_pb2
 
@@ -46,7 +48,7 @@ class Targets:
         """
         try:
             inbound = open_pb2.Open.FromString(open_body).inbound
-        except ValueError:  # protobuf's DecodeError is one
+        except DecodeError:
             return None
         protocol = _PROTOCOLS.get(inbound.transport)
         if protocol is None or inbound.engagement not in allowed:
