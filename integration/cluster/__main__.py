@@ -18,7 +18,7 @@ Command = Callable[[argparse.Namespace], None]
 
 def _up(options: argparse.Namespace) -> None:
     cluster = Cluster.up(options.name)
-    _load(cluster, ["test", "manager", "agent"])
+    cluster.load_project()
     say(f"export KUBECONFIG={cluster.admin_kubeconfig}")
 
 
@@ -40,8 +40,9 @@ def _kubeconfig(options: argparse.Namespace) -> None:
 
 def _kubectl(options: argparse.Namespace) -> None:
     cluster = Cluster.find(options.name)
+    arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
     os.environ["KUBECONFIG"] = str(cluster.admin_kubeconfig)
-    os.execv(binaries() / "kubectl", ["kubectl", *options.arguments])
+    os.execv(binaries() / "kubectl", ["kubectl", *arguments])
 
 
 def _images(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from integration.cluster.commands import run, say, step
 from integration.cluster.errors import ClusterError
+from integration.cluster.locks import locked
 from integration.cluster.places import CODE, cache_directory
 
 KUBERNETES = "v1.34.4"
@@ -47,6 +48,13 @@ def binaries() -> Path:
     target = cache_directory() / "bin" / _key()
     if (target / "complete").exists():
         return target
+    with locked("binaries"):
+        if not (target / "complete").exists():
+            _make(target)
+    return target
+
+
+def _make(target: Path) -> None:
     say(f"Building the cluster's binaries once, into {target}")
     _install_missing()
     target.mkdir(parents=True, exist_ok=True)
@@ -59,11 +67,10 @@ def binaries() -> Path:
         if not link.is_symlink():
             link.symlink_to("kubernetes")
     (target / "complete").touch()
-    return target
 
 
-def laptop_tools() -> tuple[Path, Path]:
-    """Two directories for a laptop's PATH: kubectl of the cluster's version, and stand-ins for what it may lack."""
+def tool_directories() -> tuple[Path, Path]:
+    """Two directories for a PATH: kubectl of the cluster's version, and stand-ins for what the machine may lack."""
     programs = binaries()
     for folder, target, names in (
         ("tools", "kubernetes", ("kubectl",)),

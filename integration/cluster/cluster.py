@@ -1,5 +1,6 @@
-"""The cluster: up, down, status, users and images."""
+"""The cluster: up, down, users, kubectl and images."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,29 +13,24 @@ from typing import Self
 from integration.cluster import addresses as at
 from integration.cluster import cgroups, components, images
 from integration.cluster.addons import COREDNS_MANIFESTS
-from integration.cluster.build import binaries
+from integration.cluster.build import binaries, tool_directories
 from integration.cluster.commands import run, say, step, wait_for
 from integration.cluster.errors import ClusterError
 from integration.cluster.kubeconfig import kubeconfig, write_kubeconfig
+from integration.cluster.lan_programs import line_program, start_resolvers
+from integration.cluster.locks import locked
 from integration.cluster.node_mounts import set_up_mounts
 from integration.cluster.node_network import set_up_network
 from integration.cluster.oci import Image, write_archive
 from integration.cluster.pki import Authority
-from integration.cluster.places import CODE, REPOSITORY, Places
+from integration.cluster.places import DEFAULT_NAME, REPOSITORY, Places
 from integration.cluster.room import Room
 
-_OUTSIDE_NAMES = {
-    "www.corp.example": "198.51.100.10",
-    "intranet.corp.example": "198.51.100.11",
-    "example.org": "198.51.100.12",
-    "www.example.org": "198.51.100.12",
-    at.API_HOST: at.NODE,
-}
 _CTR = ("ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io")
 
 
 class Cluster:
-    """A running cluster, found by its run directory."""
+    """A running local cluster, found by its run directory."""
 
     def __init__(self, places: Places, node: Room, api_port: int) -> None:
         self.places = places
@@ -43,7 +39,7 @@ class Cluster:
         """The API server for the machine itself: this port on 127.0.0.1."""
 
     @classmethod
-    def find(cls, name: str = Places().name) -> Self:
+    def find(cls, name: str = DEFAULT_NAME) -> Self:
         """The cluster that runs under this name; `ClusterError` when none does."""
         places = Places(name)
         try:
@@ -53,104 +49,66 @@ class Cluster:
                 f"No cluster called {name} runs here; `python -m integration.cluster up` starts one."
             ) from None
         node = Room(state["node"]["pid"], state["node"]["started"])
-        if not node.alive:
+        if not node.alive or not state["complete"]:
             raise ClusterError(
                 f"The cluster called {name} has died; `python -m integration.cluster up` starts it again."
             )
         return cls(places, node, state["api_port"])
 
     @classmethod
-    def up(cls, name: str = Places().name) -> Self:
-        """Start the cluster, or find it running; returns when CoreDNS answers."""
-        try:
-            return cls.find(name)
-        except ClusterError:
-            down(name)  # what a crash may have left
+    def up(cls, name: str = DEFAULT_NAME) -> Self:
+        """Start the cluster, or find it running; returns when its DNS answers."""
         if os.geteuid() != 0:
             raise ClusterError("The local cluster needs root for its namespaces: run it with sudo.")
-        bin_ = binaries()
+        binaries()
         essential = [images.pause(), images.coredns()]
-        begun = time.monotonic()
-        try:
-            with step("node"):
-                cluster = cls._create_node(Places(name), bin_)
-            with step("control plane"):
-                cluster._start_programs(bin_)
-            with step("images of the cluster"):
-                cluster.load(essential)
-            cluster.kubectl("apply", "-f", "-", stdin=COREDNS_MANIFESTS)
-            with step("node ready and DNS"):
-                cluster.kubectl("wait", "--for=condition=Ready", f"node/{at.NODE_NAME}", "--timeout=60s")
-                cluster.kubectl(
-                    "-n", "kube-system", "wait", "--for=condition=Available", "deployment/coredns", "--timeout=60s"
-                )
-        except BaseException:
-            cluster_logs = Places(name).logs
-            say(f"  failed; the end of each log of {cluster_logs}:")
-            for log in sorted(cluster_logs.glob("*.log")):
-                lines = log.read_text(errors="replace").splitlines()
-                say("\n".join([f"--- {log.name}", *lines[-5:]]))
-            down(name)
-            raise
-        say(f"Kubernetes is up after {time.monotonic() - begun:.1f} s.")
-        return cluster
+        with locked(f"cluster-{name}"):
+            with contextlib.suppress(ClusterError):
+                return cls.find(name)
+            _remove(Places(name))  # what a crash may have left
+            begun = time.monotonic()
+            try:
+                cluster = cls._start(Places(name), essential)
+            except BaseException:
+                _say_logs(Places(name))
+                _remove(Places(name))
+                raise
+            say(f"Kubernetes is up after {time.monotonic() - begun:.1f} s.")
+            return cluster
 
     @classmethod
-    def _create_node(cls, places: Places, bin_: Path) -> Self:
-        for folder in (places.root, places.config, places.logs, places.laptops):
-            folder.mkdir(parents=True, exist_ok=True)
-        cgroups.create(places.cgroup)
-        node = Room.create(at.NODE_NAME)
-        state = {"node": {"pid": node.pid, "started": node.started}, "api_port": 0}
-        places.state.write_text(json.dumps(state))  # from here on `down` finds what to end
-        set_up_mounts(node, places, [places.root, bin_, REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)])
-        set_up_network(node)
-        cls._start_resolvers(places, node)
-        state["api_port"] = cls._open_door(places, node)
-        places.state.write_text(json.dumps(state))
-        return cls(places, node, int(str(state["api_port"])))
+    def _start(cls, places: Places, essential: Sequence[Image]) -> Self:
+        with step("node"):
+            node = create_node(places, [binaries()])
+            api_port = _open_door(places, node)
+            cluster = cls(places, node, api_port)
+        with step("control plane"):
+            cluster._start_programs()
+        with step("images of the cluster"):
+            cluster.load(essential)
+        cluster.kubectl("apply", "-f", "-", stdin=COREDNS_MANIFESTS)
+        with step("node ready and DNS"):
+            cluster.wait("node", at.NODE_NAME, "Ready")
+            cluster.wait("deployment", "coredns", "Available", namespace="kube-system")
+        write_state(places, node, api_port=api_port, complete=True)
+        return cluster
 
-    @staticmethod
-    def _start_resolvers(places: Places, node: Room) -> None:
-        answers = [f"--answer={name}={address}" for name, address in _OUTSIDE_NAMES.items()]
-        listen = [f"--listen=lan={at.LAN_RESOLVER}", f"--listen=cluster={at.CLUSTER_UPSTREAM}"]
-        program = [sys.executable, "-I", str(CODE / "names.py"), f"--log={places.root / 'questions.jsonl'}"]
-        node.start([*program, *listen, *answers], log=places.logs / "names.log")
-
-    @staticmethod
-    def _open_door(places: Places, node: Room) -> int:
-        """Let the machine itself reach the API server, by a port on its loopback; the door dies with the node."""
-        port_file = places.root / "api-port"
-        door = [sys.executable, "-I", str(CODE / "line.py"), "--listen=127.0.0.1:0", f"--to={at.NODE}:{at.API_PORT}"]
-        options = ["--enter-net=1", f"--port-file={port_file}"]
-        log = places.logs / "door.log"
-        # In the node's process namespace, where the holder is process 1, but not yet in its network.
-        outer = node.argv(
-            ["sh", "-c", f'setsid "$@" >>{log} 2>&1 </dev/null &', "sh", *door, *options],
-            namespaces=("--pid", "--mount"),
-        )
-        run(outer)
-        wait_for("the door to the API server", port_file.exists, timeout=10, every=0.01)
-        return int(port_file.read_text())
-
-    def _start_programs(self, bin_: Path) -> None:
+    def _start_programs(self) -> None:
         authority = components.write_certificates(self.places)
         admin = authority.client("admin", ["system:masters"])
-        text = kubeconfig(server=f"https://127.0.0.1:{self.api_port}", authority=authority.certificate, client=admin)
+        text = kubeconfig(server=self.server, authority=authority.certificate, client=admin)
         write_kubeconfig(self.admin_kubeconfig, text)
-        early = (components.etcd, components.apiserver, components.containerd)
-        late = (components.controller_manager, components.scheduler, components.kubelet, components.kube_proxy)
-        self._start(early, bin_)
+        self._start_each(components.etcd, components.apiserver, components.containerd)
         wait_for("the API server", self._api_ready, timeout=60, every=0.1)
-        self._start(late, bin_)
+        self._start_each(components.controller_manager, components.scheduler, components.kubelet, components.kube_proxy)
         containerd = Path(f"/proc/{self.node.pid}/root/run/containerd/containerd.sock")
         wait_for("containerd", containerd.exists, timeout=20)
 
-    def _start(self, programs: Sequence[components.Recipe], bin_: Path) -> None:
-        for recipe in programs:
-            program = recipe(bin_, self.places)
-            environment = {"PATH": f"{bin_}:/usr/sbin:/usr/bin:/sbin:/bin", **program.env}
-            self.node.start(program.argv, log=self.places.logs / f"{program.name}.log", env=environment)
+    def _start_each(self, *recipes: components.Recipe) -> None:
+        path = f"{binaries()}:/usr/sbin:/usr/bin:/sbin:/bin"
+        for recipe in recipes:
+            program = recipe(binaries(), self.places)
+            self.node.start(program.argv, log=self.places.logs / f"{program.name}.log", env={"PATH": path})
 
     def _api_ready(self) -> bool:
         try:
@@ -160,8 +118,13 @@ class Cluster:
         return True
 
     @property
+    def server(self) -> str:
+        """The URL of the API server for the machine itself."""
+        return f"https://127.0.0.1:{self.api_port}"
+
+    @property
     def admin_kubeconfig(self) -> Path:
-        """For the machine itself: it reaches the API server through the door on its loopback."""
+        """The administrator's, for the machine itself."""
         return self.places.root / "admin.kubeconfig"
 
     def kubeconfig(
@@ -177,41 +140,103 @@ class Cluster:
         )
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 90) -> str:
-        """Run kubectl as the cluster's administrator."""
-        program = [str(binaries() / "kubectl"), f"--kubeconfig={self.admin_kubeconfig}"]
-        return run([*program, *arguments], stdin=stdin, timeout=timeout, env={"PATH": os.environ["PATH"], "HOME": "/"})
+        """Run kubectl as the cluster's administrator and return what it prints."""
+        program = [self.kubectl_program(), f"--kubeconfig={self.admin_kubeconfig}"]
+        environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+        return run([*program, *arguments], stdin=stdin, timeout=timeout, env=environment)
+
+    def wait(self, kind: str, name: str, condition: str, *, namespace: str = "default", timeout: float = 60) -> None:
+        """Wait for a condition of an object; `ClusterError` after `timeout` seconds."""
+        words = ["wait", f"--for=condition={condition}", f"{kind}/{name}", f"--timeout={timeout:g}s"]
+        self.kubectl(f"--namespace={namespace}", *words, timeout=timeout + 10)
+
+    def kubectl_program(self) -> str:
+        return str(binaries() / "kubectl")
+
+    def laptop_tools(self) -> tuple[list[str], list[str]]:
+        """Directories in front of and behind the system's in the PATH of laptops."""
+        first, last = tool_directories()
+        return [str(first)], [str(last)]
+
+    def image(self, name: str) -> str:
+        """The reference under which the cluster knows one of our images: manager, agent or test."""
+        return {"manager": images.MANAGER, "agent": images.AGENT, "test": images.TEST}[name]
 
     def load(self, wanted: Sequence[Image]) -> None:
         """Put images into the node's containerd; only layers that it does not have travel."""
-        known = self.node.run([*self._ctr, "content", "ls", "-q"]).split()
+        ctr = [str(binaries() / _CTR[0]), *_CTR[1:]]
+        known = frozenset(self.node.run([*ctr, "content", "ls", "-q"]).split())
         missing = [image for image in wanted if image.digest() not in known]
         if not missing:
             return
         archive = self.places.root / f"images.{os.getpid()}.tar"
         try:
-            write_archive(missing, archive, known=frozenset(known))
-            self.node.run([*self._ctr, "images", "import", archive], timeout=300)
+            write_archive(missing, archive, known=known)
+            self.node.run([*ctr, "images", "import", archive], timeout=300)
         finally:
             archive.unlink(missing_ok=True)
 
-    @property
-    def _ctr(self) -> list[str]:
-        return [str(binaries() / _CTR[0]), *_CTR[1:]]
+    def load_project(self) -> None:
+        """Build what changed of the manager's, the agent's and the tests' image, and load it."""
+        with step("images manager, agent, test"):
+            self.load([images.manager(), images.agent(), images.test()])
+
+    def down(self) -> None:
+        """End the cluster and its laptops and leave nothing of them."""
+        down(self.places.name)
 
 
-def down(name: str = Places().name) -> None:
-    """End the cluster and its laptops and leave nothing of them, also after a crash."""
-    places = Places(name)
-    if not places.root.exists():
-        return
-    states = [*places.laptops.glob("*/state.json"), places.state]
-    for file in states:
+def down(name: str = DEFAULT_NAME) -> None:
+    """End the cluster of this name and its laptops and leave nothing of them, also after a crash."""
+    with locked(f"cluster-{name}"):
+        _remove(Places(name))
+
+
+def create_node(places: Places, needed: Sequence[Path]) -> Room:
+    """The room with the lan, its resolvers and its walls; `needed` directories are visible in it."""
+    for folder in (places.root, places.config, places.logs, places.laptops):
+        folder.mkdir(parents=True, exist_ok=True)
+    cgroups.create(places.cgroup)
+    node = Room.create(at.NODE_NAME)
+    write_state(places, node, api_port=0, complete=False)  # from here on `down` finds what to end
+    set_up_mounts(node, places, [places.root, REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *needed])
+    set_up_network(node)
+    start_resolvers(places, node)
+    return node
+
+
+def write_state(places: Places, node: Room, *, api_port: int, complete: bool) -> None:
+    """Note what a later command needs in order to find the cluster, or to remove it."""
+    state = {"node": {"pid": node.pid, "started": node.started}, "api_port": api_port, "complete": complete}
+    unfinished = places.state.with_suffix(".new")
+    unfinished.write_text(json.dumps(state))
+    unfinished.rename(places.state)
+
+
+def _open_door(places: Places, node: Room) -> int:
+    """Let the machine itself reach the API server, by a port on its loopback; the door dies with the node."""
+    port_file = places.root / "api-port"
+    # In the node's process namespace, where process 1 is its holder, but not yet in its network.
+    words = line_program("127.0.0.1:0", f"{at.NODE}:{at.API_PORT}", enter="/proc/1/ns/net", port_file=port_file)
+    node.start(words, log=places.logs / "door.log", namespaces=("--pid", "--mount"))
+    wait_for("the door to the API server", port_file.exists, timeout=10, every=0.01)
+    return int(port_file.read_text())
+
+
+def _remove(places: Places) -> None:
+    for key, file in [*(("room", file) for file in places.laptops.glob("*/state.json")), ("node", places.state)]:
         try:
-            holder = json.loads(file.read_text())["node" if file == places.state else "room"]
+            holder = json.loads(file.read_text())[key]
         except (OSError, ValueError, KeyError):  # it was being made when the crash came
             continue
         Room(holder["pid"], holder["started"]).kill()
     cgroups.remove(places.cgroup)
-    shutil.rmtree(places.root)
-    if not any(places.root.parent.iterdir()):
+    shutil.rmtree(places.root, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there are other clusters, or there was none
         places.root.parent.rmdir()
+
+
+def _say_logs(places: Places) -> None:
+    say(f"  failed; the end of each log of {places.logs}:")
+    for log in sorted(places.logs.glob("*.log")):
+        say("\n".join([f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-5:]]))

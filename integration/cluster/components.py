@@ -1,8 +1,8 @@
 """The programs of the node with their arguments and configuration files, in the order in which they start."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from integration.cluster import addresses as at
@@ -22,7 +22,6 @@ class Program:
 
     name: str
     argv: list[str]
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 Recipe = Callable[[Path, Places], Program]
@@ -243,11 +242,7 @@ state = "/run/containerd"
     conf_dir = "{cni}"
 """
     )
-    return Program(
-        "containerd",
-        [f"{bin_}/containerd", "--config", str(config), "--log-level", "warn"],
-        env={"PATH": f"{bin_}:/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
+    return Program("containerd", [f"{bin_}/containerd", "--config", str(config), "--log-level", "warn"])
 
 
 def _kubeconfig(places: Places, program: str) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from integration.cluster.build import binaries, install_packages
 from integration.cluster.commands import run, step
+from integration.cluster.locks import locked
 from integration.cluster.oci import Image, Layer, LayerWriter, write_layer
 from integration.cluster.places import CODE, REPOSITORY, cache_directory
 from tunnel.version import VERSION
@@ -32,6 +33,9 @@ _SUITE = "bookworm"
 _PYTHON = "3.11"  # Debian bookworm's
 _SITE = f"usr/local/lib/python{_PYTHON}/dist-packages"
 _UNNEEDED = ("doc", "man", "locale", "info", "lintian", "bash-completion", "zoneinfo", "i18n")
+_ONLY_FOR_INSTALLING = (
+    "usr/bin/perl* usr/share/perl* usr/lib/*/perl* usr/lib/*/libperl* var/lib/dpkg/info/* var/cache/debconf/*"
+)
 _GLIBC_OF_WHEELS = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
@@ -106,9 +110,14 @@ def _layer(name: str, fill: Callable[[LayerWriter], None]) -> Layer:
 
 
 def _base() -> Layer:
-    path = cache_directory() / "layers" / f"base-{_SUITE}-1.tar"
-    if path.exists():
-        return Layer.of(path)
+    path = cache_directory() / "layers" / f"base-{_SUITE}-4.tar"
+    with locked("base"):
+        if not path.exists():
+            _make_base(path)
+    return Layer.of(path)
+
+
+def _make_base(path: Path) -> None:
     install_packages()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".new.tar")
@@ -116,13 +125,13 @@ def _base() -> Layer:
     with step("mmdebstrap: Debian with Python"):
         run(
             [
-                *("mmdebstrap", "--variant=minbase", "--include=python3,ca-certificates", *excluded),
+                *("mmdebstrap", "--variant=essential", "--include=python3,libstdc++6", *excluded),
+                f'--customize-hook=cd "$1" && rm -rf {_ONLY_FOR_INSTALLING}',
                 *(_SUITE, str(unfinished), *_debian_sources()),
             ],
             timeout=900,
         )
     unfinished.rename(path)
-    return Layer.of(path)
 
 
 def _debian_sources() -> list[str]:
@@ -187,7 +196,7 @@ def _compile_in_base(folder: Path, site: Path) -> None:
 
 
 def _code(name: str, packages: Sequence[str]) -> Layer:
-    """The project's own packages, compiled too where this interpreter is of the image's version."""
+    """The project's own packages, compiled too when the interpreter that runs this is of the image's version."""
     key = _content_key([REPOSITORY / package for package in packages])
 
     def fill(layer: LayerWriter) -> None:
@@ -204,7 +213,7 @@ def _add_compiled(layer: LayerWriter, source: Path, package: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "module.pyc"
         for file in sorted(source.rglob("*.py")):
-            if not _is_source(file):
+            if not _is_source(file.relative_to(source)):
                 continue
             inside = f"{_SITE}/{package}/{file.relative_to(source)}"
             py_compile.compile(
@@ -230,7 +239,7 @@ def _content_key(folders: Sequence[Path]) -> str:
     digest = hashlib.sha256(_PYTHON.encode())
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and _is_source(path):
+            if path.is_file() and _is_source(path.relative_to(folder)):
                 digest.update(f"{path.relative_to(folder.parent)}\0".encode())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

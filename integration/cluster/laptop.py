@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal, Self
 
 from integration.cluster import addresses as at
-from integration.cluster.build import laptop_tools
 from integration.cluster.cluster import Cluster
 from integration.cluster.commands import run, wait_for
 from integration.cluster.errors import ClusterError
+from integration.cluster.lan_programs import line_program, questions_log
 from integration.cluster.laptop_files import ACCOUNTS, set_up_files
 from integration.cluster.node_network import cut_line, restore_line, silence_line
-from integration.cluster.places import CODE, REPOSITORY
+from integration.cluster.places import REPOSITORY
 from integration.cluster.processes import RoomProcess
 from integration.cluster.resolved import resolved_packages, start_resolved
 from integration.cluster.room import Room
@@ -133,9 +133,9 @@ class Laptop:
         The environment is a fresh one (PATH with the project's scripts first, HOME, USER, KUBECONFIG, …) and `env`.
         """
         account = ACCOUNTS[user]
-        first, last = laptop_tools()
+        first, last = self.cluster.laptop_tools()
         environment = {
-            "PATH": f"{sys.prefix}/bin:{first}:{_SYSTEM_PATH}:{last}",
+            "PATH": ":".join([f"{sys.prefix}/bin", *first, _SYSTEM_PATH, *last]),
             "HOME": account.home,
             "USER": account.name,
             "LOGNAME": account.name,
@@ -199,7 +199,7 @@ class Laptop:
 
     def questions(self) -> list[dict[str, str]]:
         """What this laptop asked its resolver so far: `name` and `type`, in order."""
-        log = self.cluster.places.root / "questions.jsonl"
+        log = questions_log(self.cluster.places)
         entries = [json.loads(line) for line in log.read_text().splitlines()]
         return [entry for entry in entries if entry["client"] == self.address]
 
@@ -223,9 +223,8 @@ class Laptop:
         """End the laptop with all its processes; nothing is left of it."""
         node = self.cluster.node
         if node.alive:
-            port = f"--listen={at.NODE}:{at.LINE_PORTS[self.number]}"
             for pid, argv in node.processes().items():
-                if port in argv:
+                if f"--listen={self._line}" in argv:
                     os.kill(pid, signal.SIGKILL)
             self.restore()
             with contextlib.suppress(ClusterError):  # not made yet, or gone with the laptop
@@ -255,11 +254,13 @@ class Laptop:
 
     def _start_line(self, rtt: float) -> None:
         port_file = self.cluster.places.laptops / self.name / "line-port"
-        listen = f"--listen={at.NODE}:{at.LINE_PORTS[self.number]}"
-        program = [sys.executable, "-I", str(CODE / "line.py"), listen, f"--to={at.NODE}:{at.API_PORT}"]
-        log = self.cluster.places.logs / f"line-{self.name}.log"
-        self.cluster.node.start([*program, f"--rtt={rtt}", f"--port-file={port_file}"], log=log)
+        words = line_program(self._line, f"{at.NODE}:{at.API_PORT}", rtt=rtt, port_file=port_file)
+        self.cluster.node.start(words, log=self.cluster.places.logs / f"line-{self.name}.log")
         wait_for("the laptop's line", port_file.exists, timeout=10, every=0.01)
+
+    @property
+    def _line(self) -> str:
+        return f"{at.NODE}:{at.LINE_PORTS[self.number]}"
 
     @property
     def _link(self) -> str:

@@ -1,13 +1,13 @@
 """A TCP line with latency: a program that forwards every connection and delays both directions by half a round trip.
 
-    python -I line.py --listen ADDRESS:PORT --to ADDRESS:PORT [--rtt SECONDS] [--enter-net PID] [--port-file FILE]
+    python -I line.py --listen ADDRESS:PORT --to ADDRESS:PORT [--rtt SECONDS] [--enter-net FILE] [--port-file FILE]
 
 Bandwidth is left alone, as on a long fat pipe. Opening a connection costs a round trip too: what a client sends first
 waits for it, since the handshake itself is answered at once by the kernel. End of stream travels like data; a reset
 travels as a reset. A receiver that stops reading stops its sender: only what is under way is buffered.
 
 With --enter-net the listening socket stays in the network namespace where the program was started, and the
-connections go out from the namespace of process PID.
+connections go out from the namespace that FILE stands for, such as /proc/PID/ns/net.
 """
 
 import argparse
@@ -223,8 +223,7 @@ class Line:
             end.close()
 
 
-def _enter_network(pid: int) -> None:
-    handle = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+def _enter_network(handle: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(handle, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
@@ -241,16 +240,17 @@ def main() -> None:
     parser.add_argument("--listen", type=_address, required=True)
     parser.add_argument("--to", type=_address, required=True)
     parser.add_argument("--rtt", type=float, default=0.0, help="seconds")
-    parser.add_argument("--enter-net", type=int, metavar="PID")
+    parser.add_argument("--enter-net", metavar="FILE")
     parser.add_argument("--port-file", type=Path)
     options = parser.parse_args()
+    network = os.open(options.enter_net, os.O_RDONLY) if options.enter_net else None
     listener = socket.create_server(options.listen, backlog=1024)
     if options.port_file:
         unfinished = options.port_file.with_suffix(".new")
         unfinished.write_text(str(listener.getsockname()[1]))
         unfinished.rename(options.port_file)
-    if options.enter_net:
-        _enter_network(options.enter_net)
+    if network is not None:
+        _enter_network(network)
     Line(listener, options.to, options.rtt).run()
 
 

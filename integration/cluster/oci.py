@@ -31,9 +31,9 @@ class Layer:
 
     @classmethod
     def of(cls, path: Path) -> "Layer":
-        """The layer in `path`; the digest is kept beside it."""
+        """The layer in `path`; the digest is kept beside it (a path's content never changes)."""
         known = path.with_suffix(".sha256")
-        if not known.exists() or known.stat().st_mtime_ns < path.stat().st_mtime_ns:
+        if not known.exists():
             with path.open("rb") as file:
                 known.write_text(hashlib.file_digest(file, "sha256").hexdigest())
         return cls(path, "sha256:" + known.read_text(), path.stat().st_size)
@@ -129,11 +129,12 @@ class LayerWriter:
         self._archive.addfile(entry)
 
     def tree(self, source: Path, name: str, *, wanted: Callable[[Path], bool] = lambda path: True) -> None:
-        """Everything below `source`, as `name`/..., sorted; links are followed."""
+        """Every file below `source` whose relative path is `wanted`, as `name`/..., sorted; links are followed."""
         for path in sorted(source.rglob("*")):
-            if path.is_file() and wanted(path):
+            inside = path.relative_to(source)
+            if path.is_file() and wanted(inside):
                 mode = 0o755 if os.access(path, os.X_OK) else 0o644
-                self.file(f"{name}/{path.relative_to(source)}", path.read_bytes(), mode=mode)
+                self.file(f"{name}/{inside}", path.read_bytes(), mode=mode)
 
     def _parents(self, name: str) -> None:
         parent = os.path.dirname(name)

@@ -71,8 +71,18 @@ class Room:
         """Run a shell script inside; the first command that fails ends it."""
         return self.run(["sh", "-euc", text], timeout=timeout)
 
-    def start(self, argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None) -> None:
-        """Start a program inside that outlives us; what it says is appended to `log`, a path seen inside."""
+    def start(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        namespaces: Sequence[str] = _ENTER,
+    ) -> None:
+        """Start a program inside that outlives us; what it says is appended to `log`, a path seen inside.
+
+        With fewer `namespaces` it enters only those, and keeps ours for the rest.
+        """
         # What a shell starts in the background ignores SIGINT and SIGQUIT unless told otherwise.
         words = [
             "env",
@@ -80,7 +90,8 @@ class Room:
             *(f"{key}={value}" for key, value in (env or {}).items()),
             *map(str, argv),
         ]
-        run(self.argv(["sh", "-c", f"setsid {shlex.join(words)} >>{shlex.quote(str(log))} 2>&1 </dev/null &"]))
+        shell = f"setsid {shlex.join(words)} >>{shlex.quote(str(log))} 2>&1 </dev/null &"
+        run(self.argv(["sh", "-c", shell], namespaces=namespaces))
 
     def processes(self) -> dict[int, list[str]]:
         """Command lines of everything that runs inside, by the machine's process ids."""

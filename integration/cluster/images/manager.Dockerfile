@@ -1,0 +1,22 @@
+# tpctl/manager: docker build -f integration/cluster/images/manager.Dockerfile -t REGISTRY/manager:VERSION .
+# The same content as integration/cluster/images.py makes for the local cluster.
+FROM debian:bookworm-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip ca-certificates
+COPY pyproject.toml requirements.lock README.md LICENSE /source/
+COPY integration/cluster/images/requirements.py /source/
+WORKDIR /source
+RUN python3 requirements.py manager > wanted.txt \
+ && python3 -m pip install --break-system-packages --no-compile --only-binary=:all: --target /site \
+        -c requirements.lock -r wanted.txt
+COPY tunnel /site/tunnel
+COPY manager /site/manager
+RUN find /site/tunnel /site/manager -depth -type d \( -name tests -o -name testing -o -name __pycache__ \) -exec rm -r {} + \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /site || true
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends python3 libstdc++6 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /site /usr/local/lib/python3.11/dist-packages
+ENV LANG=C.UTF-8
+USER 1000:1000
+ENTRYPOINT ["python3", "-I", "-m", "manager.main"]
