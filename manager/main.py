@@ -37,6 +37,7 @@ from manager.serve.credentials import Serving
 from manager.serve.dns import ClusterDns
 from manager.serve.sessions import SessionsServer
 from manager.state.dialpolicy import DialPolicy
+from manager.state.model import pod_of
 from manager.state.names import domain_of
 from manager.webhook.server import Injector, reload_pair, tls_context
 from manager.wish import WishMaker
@@ -52,6 +53,10 @@ log = logging.getLogger(__name__)
 
 _LISTEN = "[::]"
 _RENEW_EVERY = 3600.0
+_READY_WITHIN = 15.0
+"""Seconds after which pods are evicted even if our own never becomes ready."""
+_SERVICE_SETTLES = 1.0
+"""Seconds in which the Service's proxies learn of a ready pod."""
 _STOP_GRACE = 0.5
 """Seconds for streams to end by themselves: laptops dial the next manager, so the sooner the better."""
 
@@ -95,6 +100,7 @@ class Manager:
             agents=self.agents,
             wishes=self.wishes,
             wish_for=wish_for,
+            can_inject=lambda: self.reachable.is_set(),
         )
         self.injector = Injector(self.owners, self.wishes, wish_for)
         self.resolver = resolver.Resolver(conf.servers)
@@ -106,6 +112,8 @@ class Manager:
         )
         self.announced = False
         self.listening = False
+        self.reachable = asyncio.Event()
+        """The webhook is behind its Service, as far as can be known."""
 
     def _policy_changed(self) -> None:
         self.sessions.wakeup.set()
@@ -148,6 +156,7 @@ class Manager:
                         "sessions": self.sessions.run(),
                         "engagements": self.engagements.run(self.sessions.published),
                         "announce": self._announce(),
+                        "reach": self._reach(),
                         "serve": self._serve(),
                     }.items()
                 ]
@@ -192,6 +201,20 @@ class Manager:
             self.listening = False
             await sessions.close()
             await asyncio.gather(sessions_port.stop(_STOP_GRACE), agents_port.stop(_STOP_GRACE), webhook.cleanup())
+
+    async def _reach(self) -> None:
+        """Wait until our pod is ready, and its Service leads to it."""
+        while not (self.listening and self.announced):
+            await asyncio.sleep(0.1)
+        deadline = asyncio.get_running_loop().time() + _READY_WITHIN
+        while asyncio.get_running_loop().time() < deadline:
+            own = self.pods.items.get((self.config.namespace, self.config.pod_name))
+            if own is not None and pod_of(own).ready:
+                await asyncio.sleep(_SERVICE_SETTLES)
+                break
+            await asyncio.sleep(0.1)
+        self.reachable.set()
+        self.engagements.wakeup.set()
 
     async def _announce(self) -> None:
         """Keep our root in the webhook's configuration, also after somebody applied the chart anew."""

@@ -65,6 +65,8 @@ class Attendance:
     pod_uid: str
     pod_name: str
     namespace: str
+    address: str
+    """As the agent reports it; the kubelet tells the API server a little later."""
     port: int
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     grants: manager_pb2.AgentGrants | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from manager.config import Config
@@ -52,6 +52,7 @@ class EngagementController:
         agents: Agents,
         wishes: Wishes,
         wish_for: WishMaker,
+        can_inject: Callable[[], bool],
     ) -> None:
         self._api = api
         self._config = config
@@ -62,6 +63,8 @@ class EngagementController:
         self._agents = agents
         self._wishes = wishes
         self._wish_for = wish_for
+        self._can_inject = can_inject
+        """Whether the webhook is within the API server's reach: an eviction before is in vain."""
         self.wakeup = Wakeup()
         self.informer = Informer(api, paths.ENGAGEMENTS, self.wakeup.set)
         self._fresh = Fresh(self.informer)
@@ -264,6 +267,8 @@ class EngagementController:
         self, target: Target, rollover: Rollover, pod: PodView, pods: Sequence[PodView]
     ) -> tuple[bool, Plan]:
         """Try; whether anything was set going, and what to tell about it."""
+        if rollover.wanted and not self._can_inject():
+            return False, Plan(look_again=_SOON, waiting_for="the traffic-manager's webhook")
         wall = dt.datetime.now(dt.UTC).timestamp()
         try:
             outcome = await evict(self._api, target, pod, wall)

@@ -43,7 +43,7 @@ def serving_pods(
         if attendance is not None:
             config = agent_config(items[pod.uid])
             port = attendance.port or (config.agent_port if config else 0)
-            result.append(ServingPod(pod.name, pod.uid, pod.address, port))
+            result.append(ServingPod(pod.name, pod.uid, pod.address or attendance.address, port))
         elif pod.uid in before:
             result.append(before[pod.uid])
     return tuple(sorted(result, key=lambda pod: pod.name))

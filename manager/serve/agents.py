@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -78,7 +79,7 @@ class AgentRegistry:
             return
         if first.pod_uid != pod.uid or not 0 < first.port < 65536:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the report is about another pod than the token")
-        attendance = Attendance(pod.uid, pod.name, pod.namespace, first.port)
+        attendance = Attendance(pod.uid, pod.name, pod.namespace, _address(first.pod_address), first.port)
         log.info("agent of pod %s/%s attends", pod.namespace, pod.name)
         with self._agents.attend(attendance):
             async with asyncio.TaskGroup() as group:
@@ -108,3 +109,11 @@ class AgentRegistry:
         except KubeError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the token cannot be checked now: {error}")
             raise
+
+
+def _address(text: str) -> str:
+    """A plain IP address; empty for anything else."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""
