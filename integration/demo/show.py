@@ -38,7 +38,7 @@ class Terminal:
         _write(f"{'#' if user == 'root' else '$'} {command}\n")
         begun = time.monotonic()
         try:
-            done = self._laptop.run(["sh", "-c", f"{command} 2>&1"], user=user, timeout=timeout)
+            done = self._laptop.run(["sh", "-c", f"exec 2>&1; {command}"], user=user, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise DemoError(f"`{command}` took more than {timeout:g} s") from error
         _write("".join(f"  {line}\n" for line in done.stdout.splitlines()))
@@ -55,7 +55,7 @@ class Terminal:
         """Repeat a command until its output matches `expect`, then show it as `run` does."""
 
         def matches() -> bool:
-            done = self._laptop.run(["sh", "-c", f"{command} 2>&1"], timeout=timeout)
+            done = self._laptop.run(["sh", "-c", f"exec 2>&1; {command}"], timeout=timeout)
             return bool(re.search(expect, done.stdout))
 
         wait(f"`{command}` to print {expect!r}", matches, timeout)
