@@ -110,8 +110,8 @@ class Manager:
             Identity(Kind.MANAGER, config.namespace),
             (f"{SERVICE}.{config.namespace}.svc", f"{SERVICE}.{config.namespace}.svc.{domain}", SERVICE),
         )
-        self.announced = False
-        self.listening = False
+        self.announced = asyncio.Event()
+        self.listening = asyncio.Event()
         self.reachable = asyncio.Event()
         """The webhook is behind its Service, as far as can be known."""
 
@@ -124,18 +124,15 @@ class Manager:
 
     def waiting_for(self) -> list[str]:
         """What is missing until laptops can be served."""
-        informers = {
+        needed = {
             "sessions": self.sessions.informer.synced,
             "engagements": self.engagements.informer.synced,
             "pods": self.pods.synced,
             "the admission policies to work": self.probe.works,
+            "the ports": self.listening,
+            "the webhook's CA bundle": self.announced,
         }
-        missing = [name for name, event in informers.items() if not event.is_set()]
-        if not self.listening:
-            missing.append("the ports")
-        if not self.announced:
-            missing.append("the webhook's CA bundle")
-        return missing
+        return [name for name, event in needed.items() if not event.is_set()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`."""
@@ -190,7 +187,7 @@ class Manager:
             await web.TCPSite(webhook, None, WEBHOOK_PORT, ssl_context=tls).start()
             await sessions_port.start()
             await agents_port.start()
-            self.listening = True
+            self.listening.set()
             log.info(
                 "serving sessions on %d, agents on %d, the webhook on %d", SESSIONS_PORT, AGENTS_PORT, WEBHOOK_PORT
             )
@@ -198,14 +195,14 @@ class Manager:
                 await asyncio.sleep(_RENEW_EVERY)
                 reload_pair(tls, self.serving.pair())
         finally:
-            self.listening = False
+            self.listening.clear()
             await sessions.close()
             await asyncio.gather(sessions_port.stop(_STOP_GRACE), agents_port.stop(_STOP_GRACE), webhook.cleanup())
 
     async def _reach(self) -> None:
         """Wait until our pod is ready, and its Service leads to it."""
-        while not (self.listening and self.announced):
-            await asyncio.sleep(0.1)
+        await self.listening.wait()
+        await self.announced.wait()
         deadline = asyncio.get_running_loop().time() + _READY_WITHIN
         while asyncio.get_running_loop().time() < deadline:
             own = self.pods.items.get((self.config.namespace, self.config.pod_name))
@@ -220,7 +217,8 @@ class Manager:
         """Keep our root in the webhook's configuration, also after somebody applied the chart anew."""
         while True:
             done = await root.announce(self.api, self.config, self.authority.root_pem)
-            self.announced = self.announced or done
+            if done:
+                self.announced.set()
             await asyncio.sleep(60.0 if done else 1.0)
 
 
