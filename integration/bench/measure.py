@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from integration.bench import processes
@@ -51,7 +51,8 @@ class Path:
     """None: what resolv.conf says there."""
     dns_name: str | None = None
     """None: the path carries no DNS."""
-    measures: frozenset[str] = field(default_factory=frozenset)
+    leave_out: frozenset[str] = frozenset()
+    """Measurements that make no sense here."""
 
 
 class Load:
@@ -100,7 +101,7 @@ class Measuring:
         """All measurements of the plan, each on its own: one that fails leaves a problem behind, not an end."""
         before = os.getloadavg()[0]
         for name, measurement in self._measurements():
-            if self._plan.only and name not in self._plan.only:
+            if name in self._path.leave_out or (self._plan.only and name not in self._plan.only):
                 continue
             started = time.monotonic()
             try:
