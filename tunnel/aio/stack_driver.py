@@ -17,7 +17,7 @@ from tunnel.stack.vocabulary import Packet
 from tunnel.tun import Device
 
 _PACKETS = 64
-_BYTES = 2048 * 1024
+_BYTES = 512 * 1024
 """Read in one wake-up, whichever comes first: about half a millisecond of the stack's own time."""
 
 

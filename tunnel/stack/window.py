@@ -104,7 +104,7 @@ class ReceiveWindow:
         shift = self.scale if scaled else 0
         target = self._target()
         window = (target if target > self.edge else self.edge) - next_expected
-        value = (window + (1 << shift) - 1) >> shift
+        value = max(0, (window + (1 << shift) - 1) >> shift)  # a FIN may lie just beyond the edge
         if value > MAX_UNSCALED:
             value = MAX_UNSCALED
         edge = next_expected + (value << shift)
