@@ -239,6 +239,8 @@ class Laptop:
         run([*near, "peer", "name", self._link, "netns", str(node.pid)])
         node.script(f"ip link set {self._link} master {at.LAN_BRIDGE} up\nbridge link set dev {self._link} isolated on")
         self.room.script(
+            # Without duplicate detection the link-local address is there at once, and host states compare.
+            "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad\n"
             f"ip link set lo up; ip address add {self.address}/24 dev eth0; ip link set eth0 up\n"
             f"ip route add default via {at.LAN_GATEWAY}"
         )
