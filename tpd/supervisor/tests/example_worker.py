@@ -1,6 +1,7 @@
 """A session worker for tests: it speaks the control protocol and asks for what its environment says.
 
-Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang".
+Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang",
+"inject" (write the packet that `container` has as hex).
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class ExampleWorker:
         if replace.workload == "die":
             os.write(1, b"about to die\n")
             os.kill(os.getpid(), signal.SIGKILL)
+        if replace.workload == "inject":  # a packet from the device, whatever it says
+            os.write(self.tun, bytes(10) + bytes.fromhex(replace.container))
         if replace.workload == "hang":
             self.answer(number, pb.Event(progress=pb.Progress(step="hang", text="hanging")))
             await asyncio.sleep(3600)

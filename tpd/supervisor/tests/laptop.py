@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +29,15 @@ ip addr add 192.168.77.2/24 dev eth0
 ip link set eth0 up
 ip link set far up
 ip route add default via 192.168.77.1
-if [ -n "$BIND" ]; then touch /etc/resolv.conf; mount --bind "$BIND" /etc/resolv.conf; fi
+mount --bind "$FOLDER/etc" /etc  # a copy: nothing that the tests do reaches the machine's own files
+if [ -n "$BIND" ]; then mount --bind "$FOLDER/resolv.conf" /etc/resolv.conf; else cp "$FOLDER/resolv.conf" /etc/; fi
+if [ -n "$PYTHON" ]; then  # other users must be able to run the interpreter
+  mkdir -p "$FOLDER/python"
+  mount --bind "$PYTHON" "$FOLDER/python"
+  mount -t tmpfs -o mode=755 tmpfs /root
+  mkdir -p "$PYTHON"
+  mount --bind "$FOLDER/python" "$PYTHON"
+fi
 echo up
 exec sleep 300
 """
@@ -46,8 +56,15 @@ class Laptop:
     def command(self, *arguments: str) -> list[str]:
         return ["nsenter", "-t", str(self.holder), "-n", "-m", *arguments]
 
-    def run(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=20, check=False)
+    def run(self, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None) -> str:
+        done = subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
         if check and done.returncode:
             raise AssertionError(f"{arguments} failed: {done.stdout}{done.stderr}")
         return done.stdout
@@ -62,6 +79,7 @@ class Laptop:
             self.run("ip", "-br", "link"),
             self.run("nft", "list", "ruleset"),
             self.run("cat", "/etc/resolv.conf"),
+            self.run("ls", "-lA", "--time-style=+", "/etc"),
         ]
         return "\n----\n".join(parts)
 
@@ -97,6 +115,26 @@ class Laptop:
                 time.sleep(0.02)
         raise AssertionError(f"tpd does not listen: {self.log.read_text()}")
 
+    def tpctl(self, *arguments: str, status: int = 0) -> str:
+        """Run the CLI there; what it printed on both outputs."""
+        done = subprocess.run(
+            self.command(str(Path(sys.executable).with_name("tpctl")), *arguments),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={
+                **os.environ,
+                "TPD_SOCKET": str(self.socket),
+                "TPD_STATE_DIR": str(self.state),
+                "TPD_LOG_FILE": str(self.log),
+            },
+        )
+        text = done.stdout + done.stderr
+        if done.returncode != status:
+            raise AssertionError(f"tpctl {arguments} ended with {done.returncode}: {text}")
+        return text
+
     def restore(self) -> None:
         self.run(*self.daemon_arguments("--restore"))
 
@@ -123,6 +161,9 @@ class Laptop:
                 events.append(event)
         raise AssertionError(f"no final event; {self.log.read_text()}")
 
+    def whoami(self) -> dict[str, str]:
+        return dict(self.ask(pb.Request(replace=pb.Replace(workload="whoami")))[1].replace.environment)
+
     def connect(self, host: str = "{}", **values: str) -> pb.Event:
         environment = {"EXAMPLE_HOST": host, "HOME": str(self.folder), "PATH": os.environ["PATH"]}
         return self.ask(pb.Request(connect=pb.Connect(environment=environment, **values)))[1]
@@ -139,13 +180,34 @@ class Laptop:
 
 
 @contextmanager
-def laptop(folder: Path, *, bind: bool = True) -> Iterator[Laptop]:
-    """A laptop whose files lie in `folder`. Needs root. `bind`: its resolv.conf is a bind mount."""
-    resolv_conf = folder / "resolv.conf"
-    resolv_conf.write_text(RESOLV_CONF)
+def laptop(*, bind: bool = True) -> Iterator[Laptop]:
+    """A laptop with a folder of its own that other users may enter. Needs root. `bind`: resolv.conf is a bind mount."""
+    with tempfile.TemporaryDirectory(prefix="tpd-laptop-") as folder:
+        Path(folder).chmod(0o755)
+        with _laptop(Path(folder), bind) as made:
+            yield made
+
+
+@contextmanager
+def _laptop(folder: Path, bind: bool) -> Iterator[Laptop]:
+    (folder / "resolv.conf").write_text(RESOLV_CONF)
+    etc = folder / "etc"
+    etc.mkdir()
+    for name in ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime", "machine-id", "iproute2"):
+        source = Path("/etc", name)
+        if source.is_dir():
+            shutil.copytree(source, etc / name, symlinks=True)
+        elif source.exists():
+            shutil.copy(source, etc / name)
+    (etc / "resolv.conf").touch()
     holder = subprocess.Popen(
         ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _SETUP],
-        env={**os.environ, "BIND": str(resolv_conf) if bind else ""},
+        env={
+            **os.environ,
+            "BIND": "yes" if bind else "",
+            "FOLDER": str(folder),
+            "PYTHON": sys.base_prefix if sys.base_prefix.startswith("/root/") else "",
+        },
         stdout=subprocess.PIPE,
     )
     assert holder.stdout is not None
