@@ -115,7 +115,11 @@ class Line:
             return
         if connection.connecting and end is connection.far and events & (select.EPOLLOUT | select.EPOLLERR):
             if connection.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self._close(connection, reset=True)
+                for direction in connection.directions():
+                    direction.ended = True
+                connection.connecting = False
+                self._schedule(time.monotonic() + self._rtt, connection, None)
+                self._want(connection)
                 return
             connection.connecting = False
             self._flush(connection, connection.outward)

@@ -103,5 +103,7 @@ def test_resets_travel(tmp_path: Path, server: socket.socket) -> None:
             with pytest.raises(ConnectionResetError):
                 near.recv(1)
         server.close()
+        begun = time.monotonic()
         with socket.create_connection(address, 10) as near, pytest.raises(ConnectionResetError):
             near.recv(1)
+        assert time.monotonic() - begun >= RTT
