@@ -89,13 +89,13 @@ class Manager:
         domain = domain_of(conf.search)
         self.cluster = ClusterView(api, config, self.pods, domain)
         self.probe = PolicyProbe(api, config, self._policy_changed)
-        self.sessions = SessionController(api, config, authority, self.probe.watch, self.live, self._sessions_changed)
+        self.sessions = SessionController(api, config, authority, self.probe, self.live, self._sessions_changed)
         self.engagements = EngagementController(
             api,
             config,
             pods=self.pods,
             owners=self.owners,
-            policy=self.probe.watch,
+            probe=self.probe,
             live=self.live,
             agents=self.agents,
             wishes=self.wishes,

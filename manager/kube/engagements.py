@@ -17,13 +17,13 @@ from manager.kube import paths
 from manager.kube.evict import CannotEvict, Evicted, evict
 from manager.kube.fresh import Fresh
 from manager.kube.owners import Owners
+from manager.kube.probe import PolicyProbe
 from manager.kube.statuses import grants_for, serving_pods, status_of
 from manager.registry import Agents, LiveSessions, Wakeup, Wanted, Wishes
 from manager.state import engagements as state
 from manager.state.injection import injected_containers
 from manager.state.model import Engagement, EngagementPhase, PodView, Target, engagement_of, format_time, pod_of
 from manager.state.pods import Plan, Rollover
-from manager.state.policy import PolicyWatch
 from manager.wish import WishMaker
 from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError, KubeError
@@ -47,7 +47,7 @@ class EngagementController:
         *,
         pods: Informer,
         owners: Owners,
-        policy: PolicyWatch,
+        probe: PolicyProbe,
         live: LiveSessions,
         agents: Agents,
         wishes: Wishes,
@@ -58,7 +58,7 @@ class EngagementController:
         self._config = config
         self._pods = pods
         self._owners = owners
-        self._policy = policy
+        self._probe = probe
         self._live = live
         self._agents = agents
         self._wishes = wishes
@@ -126,12 +126,14 @@ class EngagementController:
 
     async def _judge(self) -> float:
         engagements = self._engagements()
+        if any(each.phase is EngagementPhase.PENDING for each in state.ours(engagements, self._config.namespace)):
+            await self._probe.confirm()
         verdicts = state.judge(
             engagements,
             state.Claims(
                 namespace=self._config.namespace,
                 sessions=self._live.all(),
-                policy=self._policy,
+                policy=self._probe.watch,
                 templates=await self._templates(engagements),
                 wish=self._wish_for,
             ),

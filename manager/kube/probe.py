@@ -19,6 +19,7 @@ FALSE_NAME = "tpctl:nobody"
 """No user of a cluster: the API server must refuse objects under this name."""
 
 _SOON = 0.1
+_LONGEST = 2.0
 _LATER = 30.0
 
 
@@ -30,6 +31,7 @@ class PolicyProbe:
         self._config = config
         self._on_change = on_change
         self._complained = ""
+        self._one_at_a_time = asyncio.Lock()
         self.watch = PolicyWatch()
         self.works = asyncio.Event()
         """Set once the policies have been seen to work."""
@@ -39,49 +41,69 @@ class PolicyProbe:
         pause = _SOON
         while True:
             before = self.watch.works_since
+            asked = await self.confirm()
+            if before != self.watch.works_since:
+                self._on_change()
+            if asked and self.watch.works_since is not None:
+                pause = _LATER
+            else:
+                pause = min(pause * 1.5, _LONGEST)
+            await asyncio.sleep(pause)
+
+    async def confirm(self) -> bool:
+        """Probe once, now. Before anything is accepted: the policies may have gone since the last time.
+
+        False when the API server cannot be asked; what was known stays then, for nothing new can have been created.
+        """
+        async with self._one_at_a_time:
+            before = self.watch.works_since
             try:
                 problem = await self._probe()
             except KubeError as error:
-                # Nothing new can have been created behind an API server that does not answer.
                 log.info("cannot ask whether false names are refused: %s", error)
-                pause = min(pause * 2, 2.0)
-            else:
-                if problem and problem != self._complained:
+                return False
+            if problem:
+                self.watch.admitted()
+                if problem != self._complained:
                     log.warning("accepting nothing: %s", problem)
-                elif not problem and before is None:
+            else:
+                self.works.set()
+                if before is None:
                     log.info("false names are refused: accepting sessions and engagements")
-                self._complained = problem
-                if problem:
-                    self.watch.admitted()
-                    pause = min(pause * 1.5, 2.0)
-                else:
-                    self.works.set()
-                    pause = _LATER
-            if before != self.watch.works_since:
-                self._on_change()
-            await asyncio.sleep(pause)
+            self._complained = problem
+            return True
 
     async def _probe(self) -> str:
         """Empty when the policies work, else what is wrong."""
-        changed = last_change([await self._policy("policies"), await self._policy("policybindings")])
         namespace = self._config.namespace
-        for path, body in (
-            (paths.sessions(namespace), _session(FALSE_NAME)),
-            (paths.engagements(namespace), _engagement(FALSE_NAME)),
-        ):
-            try:
-                await self._api.create(path, body, dryRun="All")
-            except ApiError as error:
-                if error.forbidden and self._config.policy in error.message:
-                    continue
-                if error.retryable:
-                    raise
-                return f"the false name was not refused by the policy {self._config.policy}, but: {error}"
-            return f"the API server lets a false name into {path.rsplit('/', 1)[1]}; is the policy installed?"
-        own = f"system:serviceaccount:{namespace}:{SERVICE}"
-        honest = await self._api.create(paths.sessions(namespace), _session(own), dryRun="All")
-        self.watch.refused(changed, parse_time(honest["metadata"].get("creationTimestamp")))
+        policy, binding, *problems = await asyncio.gather(
+            self._policy("policies"),
+            self._policy("policybindings"),
+            self._let_in(paths.sessions(namespace), _session(FALSE_NAME)),
+            self._let_in(paths.engagements(namespace), _engagement(FALSE_NAME)),
+        )
+        for problem in problems:
+            if problem:
+                return problem
+        changed = last_change([policy, binding])
+        if self.watch.works_since is None or changed != self.watch.changed:
+            # An honest object, made after the refusals, says what time it is on the API server's clock.
+            own = f"system:serviceaccount:{namespace}:{SERVICE}"
+            honest = await self._api.create(paths.sessions(namespace), _session(own), dryRun="All")
+            self.watch.refused(changed, parse_time(honest["metadata"].get("creationTimestamp")))
         return ""
+
+    async def _let_in(self, path: str, body: Object) -> str:
+        """Empty when our policy refuses it."""
+        try:
+            await self._api.create(path, body, dryRun="All")
+        except ApiError as error:
+            if error.forbidden and self._config.policy in error.message:
+                return ""
+            if error.retryable:
+                raise
+            return f"the false name was not refused by the policy {self._config.policy}, but: {error}"
+        return f"the API server lets a false name into {path.rsplit('/', 1)[1]}; is the policy installed?"
 
     async def _policy(self, resource: str) -> Object:
         try:

@@ -12,10 +12,10 @@ from manager import pki
 from manager.config import Config
 from manager.kube import paths
 from manager.kube.fresh import Fresh
+from manager.kube.probe import PolicyProbe
 from manager.registry import LiveSessions, Wakeup
 from manager.state import sessions as state
 from manager.state.model import Session, SessionPhase, format_time, session_of
-from manager.state.policy import PolicyWatch
 from manager.state.sessions import Decision, Leases, Step
 from tunnel.identity import Identity, Kind
 from tunnel.kube.api import Api
@@ -36,14 +36,14 @@ class SessionController:
         api: Api,
         config: Config,
         authority: pki.Authority,
-        policy: PolicyWatch,
+        probe: PolicyProbe,
         live: LiveSessions,
         on_change: Callable[[], None],
     ) -> None:
         self._api = api
         self._config = config
         self._authority = authority
-        self._policy = policy
+        self._probe = probe
         self._live = live
         self._on_change = on_change
         self.wakeup = Wakeup()
@@ -64,6 +64,8 @@ class SessionController:
             self._leases.observe(sessions, loop.time())
             self._publish(sessions)
             again = False
+            if any(session.phase is SessionPhase.PENDING for session in sessions):
+                await self._probe.confirm()
             for session in sessions:
                 decision = self._decide(session)
                 if decision.step is not Step.NOTHING:
@@ -79,7 +81,7 @@ class SessionController:
             session,
             silence=self._leases.silence(session.uid, asyncio.get_running_loop().time()),
             lease=self._config.lease_seconds,
-            policy=self._policy,
+            policy=self._probe.watch,
             pod_uid=self._config.pod_uid,
             root_pem=self._authority.root_pem.decode(),
             certificate_life=pki.SESSION_LIFE.total_seconds(),

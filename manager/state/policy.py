@@ -38,13 +38,14 @@ class PolicyWatch:
     def __init__(self) -> None:
         self.works_since: float | None = None
         """Objects created after this Unix second are under honest names; None: accept nothing."""
-        self._changed = -1.0
+        self.changed = -1.0
+        """When the policies last changed, as of the last refusal."""
 
     def refused(self, changed: float, now: float) -> None:
         """A false name was refused; the policies last changed at `changed`; it is `now` on the API server's clock."""
-        if self.works_since is None or changed != self._changed:
+        if self.works_since is None or changed != self.changed:
             self.works_since = min(now, changed + SETTLING)
-            self._changed = changed
+            self.changed = changed
 
     def admitted(self) -> None:
         """A false name was let in, or nobody knows: accept nothing."""
