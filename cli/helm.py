@@ -48,13 +48,16 @@ def run(arguments: Sequence[str]) -> str:
     except subprocess.TimeoutExpired:
         raise CommandError(f"helm {arguments[0]} did not end within {HELM_DEADLINE:g} s") from None
     if done.returncode:
-        raise CommandError(explain(done.stderr or done.stdout))
+        raise CommandError(explain(done.stderr, done.stdout))
     return done.stdout
 
 
-def explain(text: str) -> str:
-    """Helm's error output as one sentence that says what to do. Pure."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("WARNING")]
+def explain(errors: str, output: str = "") -> str:
+    """What Helm printed when it failed, as one sentence that says what to do. Pure."""
+    lint = [line.removeprefix("[ERROR]").strip() for line in output.splitlines() if line.startswith("[ERROR]")]
+    if lint:
+        return "; ".join(lint)
+    lines = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("WARNING")]
     message = (
         " ".join(lines).removeprefix("Error: ").removeprefix("INSTALLATION FAILED: ").removeprefix("UPGRADE FAILED: ")
     )

@@ -77,7 +77,9 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         state.output.fail("interrupted")
         return 1
-    return status if isinstance(status, int) else 0
+    if status == 130:  # what Typer makes of a Ctrl-C
+        state.output.fail("interrupted")
+    return 1 if status else 0
 
 
 def _form(arguments: Sequence[str]) -> str:
