@@ -1,7 +1,7 @@
 """Credit of one direction of a flow, as absolute offsets (docs/protocol.md, section 6).
 
 The sender may send up to the offset the receiver last announced. The receiver announces more only for bytes that
-left for good, and only when that is at least half a window, so credit frames are few. A window grows out of a
+left for good, and only when that is at least half a window (or much), so credit frames are few. A window grows out of a
 budget that all flows of the process share, when its reader emptied a whole window quickly: only then is the window
 what holds the flow back, and only then can more of it not pile up.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 INITIAL = 65536
 """Bytes every flow owns from its start. Part of the protocol."""
-LARGEST = 4 << 20
-"""Bytes; 20 ms at 200 MB/s. A window beyond the bulk lane's cap is of no use."""
+LARGEST = 8 << 20
+"""Bytes; above the bulk lane's cap, so that the cap and not the credit is what bounds a fast flow."""
+ENOUGH = 512 << 10
+"""Bytes that are worth an announcement however large the window is."""
 QUICK_ROUNDS = 4.0
 """A window drained within so many round trips may grow."""
 QUICK_LEAST = 0.04
@@ -87,7 +89,8 @@ class ReceiveWindow:
     def consume(self, count: int) -> bool:
         """Count bytes that left for good; True when an announcement is due."""
         self.consumed += count
-        return (self.consumed + self.size - self.announced) * 2 >= self.size
+        gain = self.consumed + self.size - self.announced
+        return gain * 2 >= self.size or gain >= ENOUGH
 
     def announce(self, now: float, round_trip: float, budget: Budget) -> int:
         """Decide the size, then raise the limit; returns the limit to announce."""

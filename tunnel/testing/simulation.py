@@ -75,6 +75,11 @@ class Line:
             if not silent:
                 pipe.fail()
 
+    def stall(self, seconds: float) -> None:
+        """Everything sent from now on is late, as TCP is when packets are lost, but nothing breaks."""
+        for pipe in self.carriers:
+            pipe.free_at = [max(at, pipe.world.now) + seconds for at in pipe.free_at]
+
     def restore(self) -> None:
         """New carriers work again."""
         self.up = True

@@ -134,6 +134,25 @@ def test_transfer_goes_on_after_a_cut_of_20_s(silent: bool) -> None:
     pair.check()
 
 
+def test_a_stalled_carrier_that_comes_back_beside_its_replacement_delivers_nothing_twice() -> None:
+    pair = Pair(latency=0.05, bandwidth=5e6)
+    pair.connect()
+    data = random.Random(3).randbytes(1 << 20)
+    mine, theirs = pair.open(pair.client.link), pair.open(pair.server.link)
+    pair.world.run(1)
+    for _ in range(8):
+        mine.write(data)
+        theirs.write(data)
+        pair.line.stall(2.05)  # the replacement's hello is under way when the old carrier delivers again
+        pair.world.run(3)
+    pair.world.run(30)
+    assert len(pair.client.attached_at) > 8
+    for side in (pair.server_side, pair.client_side):
+        ((_, recorder),) = side.flows.values()
+        assert recorder.received == data * 8
+    pair.check()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_faults_lose_nothing(seed: int) -> None:
     chance = random.Random(seed)
@@ -162,6 +181,8 @@ def test_random_faults_lose_nothing(seed: int) -> None:
         pairs.append((mine, sent, reply))
         pair.world.run(chance.random() * 0.3)
         if chance.random() < 0.3:
+            pair.line.stall(chance.random() * 6)
+        elif chance.random() < 0.4:
             pair.line.cut(silent=chance.random() < 0.5)
             pair.world.run(chance.random() * 8)
             pair.line.restore()
