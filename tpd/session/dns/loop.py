@@ -24,18 +24,22 @@ class LoopGuard:
         """Whether this question is one of ours."""
         return (name, qtype) in self._marks or self._equal.get((name.lower(), qtype), 0) >= TOO_MANY
 
-    def sent(self, marked: bytes, qtype: int) -> None:
-        """A question under the name `marked` goes into the cluster."""
-        for table, key in ((self._marks, (marked, qtype)), (self._equal, (marked.lower(), qtype))):
+    def sent(self, name: bytes, qtype: int, *, marked: bool) -> None:
+        """A question under `name` goes into the cluster; marked: that spelling is ours alone."""
+        for table, key in self._entries(name, qtype, marked):
             table[key] = table.get(key, 0) + 1
 
-    def finished(self, marked: bytes, qtype: int) -> None:
-        """It was answered or given up."""
-        for table, key in ((self._marks, (marked, qtype)), (self._equal, (marked.lower(), qtype))):
+    def finished(self, name: bytes, qtype: int, *, marked: bool) -> None:
+        """It was answered or given up; arguments as for `sent`."""
+        for table, key in self._entries(name, qtype, marked):
             if table.get(key, 0) <= 1:
                 table.pop(key, None)
             else:
                 table[key] -= 1
+
+    def _entries(self, name: bytes, qtype: int, marked: bool) -> list[tuple[dict[Key, int], Key]]:
+        equal = (self._equal, (name.lower(), qtype))
+        return [equal, (self._marks, (name, qtype))] if marked else [equal]
 
 
 def mark(name: bytes, bits: int) -> bytes:

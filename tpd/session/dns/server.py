@@ -86,11 +86,14 @@ class DnsServer:
         if not self._cluster_is_near():
             reply(failure(question, SERVFAIL))
             return
-        marked = mark(question.name, self._random.getrandbits(256))
-        self._guard.sent(marked, question.qtype)
+        name, marked = question.name, False
+        if way is not Route.CLUSTER or not self._is_authoritative(question):
+            name = mark(question.name, self._random.getrandbits(256))
+            marked = name != question.name
+        self._guard.sent(name, question.qtype, marked=marked)
 
         def done(found: bytes | None) -> None:
-            self._guard.finished(marked, question.qtype)
+            self._guard.finished(name, question.qtype, marked=marked)
             if found is None or not answers_to(found, question):
                 reply(failure(question, SERVFAIL))
             elif way is Route.CLUSTER_THEN_UPSTREAM and rcode(found) == NXDOMAIN:
@@ -100,7 +103,12 @@ class DnsServer:
             else:
                 reply(failure(question, rcode(found)))
 
-        self._query_cluster(with_name(message, marked), done)
+        self._query_cluster(with_name(message, name), done)
+
+    def _is_authoritative(self, question: Question) -> bool:
+        """Names of the cluster domain never leave the cluster, so they need no mark, which would show in answers."""
+        domain = self.names.domain if self.names else ()
+        return bool(domain) and question.labels[-len(domain) :] == domain
 
     def _ask_upstream(self, message: bytes, question: Question, tcp: bool, reply: Reply) -> None:
         if self._asking >= MAX_UPSTREAM:
