@@ -88,17 +88,19 @@ class StackDriver:
         size = 0
         try:
             for _ in range(_PACKETS):
-                packet = read()
+                try:
+                    packet = read()
+                except OSError as error:
+                    self._lost(error)
+                    return
                 if packet is None:
                     break
                 receive(packet, now)
                 size += len(packet)
                 if size > _BYTES:
                     break
-        except OSError as error:
-            self._lost(error)
-            return
-        self._flush(now)
+        finally:
+            self._flush(now)  # also when an owner failed: the others get their answers
 
     def _woken(self, urgent: bool) -> None:
         loop = self._loop
@@ -164,5 +166,7 @@ class StackDriver:
         self._timer_at = math.inf
         if loop is not None:
             now = loop.time()
-            self._stack.on_timeout(now)
-            self._flush(now)
+            try:
+                self._stack.on_timeout(now)
+            finally:
+                self._flush(now)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tunnel.endpoint import Broken, Endpoint, EndpointHandler, Refusal
 from tunnel.stack.address import Address, host_text
+from tunnel.stack.ip import MAX_PACKET
 from tunnel.stack.limits import Limits
 from tunnel.stack.reassembly import Reassembly
 from tunnel.stack.rtt import RttEstimator
@@ -95,7 +96,8 @@ class TcpConnection(Endpoint):
         overhead = 40 if half == 4 else 60
         default = DEFAULT_MSS4 if half == 4 else DEFAULT_MSS6
         mss = max(min(options.mss or default, limits.mtu - overhead), SMALLEST_MSS)
-        largest = 65535 - overhead
+        self._offered_mss = min(limits.mss, limits.mtu - overhead)
+        largest = MAX_PACKET - overhead
         self._builder = SegmentBuilder(addresses[half:] + addresses[:half], ports[1], ports[0], mss)
         self._sender = Sender(
             initial_sequence + 1,
@@ -396,7 +398,7 @@ class TcpConnection(Endpoint):
 
     def _send_syn_ack(self, now: float) -> None:
         scale = None if self._options.window_scale is None else self._window.scale
-        options = syn_options(self._limits.mss, scale)
+        options = syn_options(self._offered_mss, scale)
         window = self._window.field(self.received, scaled=False)
         first = self._sender.next - 1
         self._owner.output([self._builder.build(first, self.received, SYN | ACK, window, 0, options)])

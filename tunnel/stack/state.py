@@ -14,19 +14,19 @@ import enum
 from typing import Final
 
 
-class State(enum.Enum):
-    """State of one connection."""
+class State(enum.IntEnum):
+    """State of one connection. Integers because their hash is fast: every packet looks into the sets below."""
 
-    PENDING = "pending"
-    SYN_RECEIVED = "syn-received"
-    ESTABLISHED = "established"
-    FIN_WAIT_1 = "fin-wait-1"
-    FIN_WAIT_2 = "fin-wait-2"
-    CLOSE_WAIT = "close-wait"
-    CLOSING = "closing"
-    LAST_ACK = "last-ack"
-    TIME_WAIT = "time-wait"
-    CLOSED = "closed"
+    PENDING = enum.auto()
+    SYN_RECEIVED = enum.auto()
+    ESTABLISHED = enum.auto()
+    FIN_WAIT_1 = enum.auto()
+    FIN_WAIT_2 = enum.auto()
+    CLOSE_WAIT = enum.auto()
+    CLOSING = enum.auto()
+    LAST_ACK = enum.auto()
+    TIME_WAIT = enum.auto()
+    CLOSED = enum.auto()
 
 
 class Event(enum.Enum):

@@ -77,7 +77,11 @@ class TcpTable:
         connection = self._connections.get(key)
         if connection is not None:
             if flags & (SYN | ACK | RST) != SYN or connection.state is not State.PENDING:
-                connection.segment(packet, data, end, (sequence, acknowledgement, flags, window), now)
+                try:
+                    connection.segment(packet, data, end, (sequence, acknowledgement, flags, window), now)
+                except BaseException:
+                    connection.reset()  # its owner failed and may have lost bytes: no stream is better than a wrong one
+                    raise
                 return
             if connection.received - 1 == sequence:
                 return  # still being dialled
@@ -113,7 +117,11 @@ class TcpTable:
         self._connections[key] = connection
         self._half_open += 1
         self.schedule(connection)
-        connection.attach(self._on_tcp(connection))
+        try:
+            connection.attach(self._on_tcp(connection))
+        except BaseException:
+            connection.refuse(Refusal.BUSY)
+            raise
 
     def _stray(
         self,

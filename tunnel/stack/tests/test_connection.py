@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NoReturn
 
 import pytest
 
 from tunnel.endpoint import Broken, Refusal
-from tunnel.stack import Limits
+from tunnel.stack import Limits, TcpConnection
 from tunnel.stack.state import State
 from tunnel.stack.tests.conversation import IRS, Conversation
 
@@ -483,3 +484,27 @@ def test_the_owner_may_reset_inside_every_call(flags: str) -> None:
     assert c.hears() == ["RA 0 3"]
     assert listener.calls == []
     assert c.stack.tcp_connections == 0
+
+
+def test_an_owner_that_fails_loses_its_connection_not_its_bytes() -> None:
+    c = talk()
+
+    def fail(data: memoryview) -> None:
+        raise ValueError("a defect of the owner")
+
+    c.listener.on_data = fail  # type: ignore[method-assign]  # the table needs one odd owner
+    with pytest.raises(ValueError, match="defect"):
+        c.says("A", 0, 0, b"abc")
+    assert c.hears() == ["RA 0 3"]
+
+
+def test_an_owner_that_fails_to_take_a_connection_refuses_it() -> None:
+    class Failing(Conversation):
+        def on_tcp(self, connection: TcpConnection) -> NoReturn:
+            raise ValueError("a defect of the owner")
+
+    c = Failing()
+    with pytest.raises(ValueError, match="defect"):
+        c.syn()
+    assert c.hears() == ["icmp 3 1"]
+    assert c.stack.half_open == 0
