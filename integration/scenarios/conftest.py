@@ -1,0 +1,59 @@
+"""What every scenario begins with: an installed traffic-manager, and laptops whose daemon runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.cluster.cluster import Cluster
+from integration.cluster.commands import run
+from integration.cluster.places import REPOSITORY
+from integration.conftest import LaptopFactory
+from integration.scenarios.apps import Apps
+from integration.scenarios.workstation import Workstation
+
+MANAGER_NAMESPACE = "tpctl-system"
+RELEASE = "traffic-manager"
+
+
+@pytest.fixture(scope="session")
+def manager(cluster: Cluster) -> str:
+    """The namespace of a ready traffic-manager; installed, or upgraded to the chart of this tree."""
+    repository, _, tag = cluster.image("manager").rpartition(":")
+    agent = cluster.image("agent").rpartition(":")[0]
+    run(
+        [
+            *(Path(sys.prefix) / "bin" / "helm", "upgrade", "--install", RELEASE, REPOSITORY / "helm" / "tpctl"),
+            *(f"--namespace={MANAGER_NAMESPACE}", "--create-namespace", "--wait", "--timeout=90s"),
+            *("--set", f"image.name={repository}", "--set", f"image.tag={tag}"),
+            *("--set", f"agent.image.name={agent}", "--set", f"agent.image.tag={tag}"),
+            f"--kubeconfig={cluster.admin_kubeconfig}",
+        ],
+        timeout=120,
+    )
+    return MANAGER_NAMESPACE
+
+
+@pytest.fixture
+def workstation(manager: str, laptop: LaptopFactory) -> Iterator[Callable[..., Workstation]]:
+    """A factory: a laptop (arguments as for `laptop`) on which tpd runs; it is quit before the laptop goes."""
+    made: list[Workstation] = []
+
+    def create(
+        name: str | None = None, *, user: str = "admin", groups: tuple[str, ...] | None = None, rtt: float | None = None
+    ) -> Workstation:
+        made.append(Workstation(laptop(name, user=user, groups=groups, rtt=rtt)))
+        return made[-1]
+
+    yield create
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def apps(cluster: Cluster, namespace: str) -> Apps:
+    """What runs in the test's namespace."""
+    return Apps(cluster, namespace)
