@@ -71,7 +71,7 @@ def test_an_api_server_inside_an_announced_subnet_goes_on_working(
 def test_a_namespace_called_com_captures_nothing(people: UserFactory, cluster: Cluster, demo: str) -> None:
     cluster.kubectl("create", "namespace", "com")
     try:
-        apply(cluster, "com", echo("github"))
+        apply(cluster, "com", echo(cluster.image("test"), "github"))
         user = people()
         user.connect(demo)
         user.run("getent", "ahostsv4", "github.com")
@@ -86,7 +86,7 @@ def test_a_namespace_like_the_laptops_search_domain_captures_nothing(
 ) -> None:
     cluster.kubectl("create", "namespace", "example")
     try:
-        apply(cluster, "example", echo("corp"))
+        apply(cluster, "example", echo(cluster.image("test"), "corp"))
         user = people()
         user.connect(demo)
         user.run("getent", "ahostsv4", "corp.example")

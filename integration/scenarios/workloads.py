@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from integration.cluster import images
 from integration.cluster.cluster import Cluster
 
 HTTP, ECHO, BULK = 8080, 7007, 7008
 
 
 def echo(
+    image: str,
     name: str = "echo",
     *,
     replicas: int = 1,
     ports: bool = True,
     env: list[dict[str, Any]] | None = None,
     env_from: list[dict[str, Any]] | None = None,
-    image: str | None = None,
     **container: Any,
 ) -> list[dict[str, Any]]:
     """A Deployment of `/workloads/echo.py` and its Services: `name` (port 80 and the others) and `name-headless`."""
     spec: dict[str, Any] = {
         "name": name,
-        "image": image or images.test().name,
+        "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "/workloads/echo.py"],
         "env": env or [],

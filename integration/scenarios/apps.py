@@ -1,0 +1,132 @@
+"""Workloads of the scenarios, and a pod from which they are called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from integration.cluster.cluster import Cluster
+from integration.scenarios.waiting import eventually
+
+ORIGINAL = "the original"
+
+_GET = """
+import json, sys, time, urllib.request
+began = time.monotonic()
+try:
+    with urllib.request.urlopen(sys.argv[1], timeout=10) as response:
+        result = {"answer": json.load(response)["answer"]}
+except OSError as error:
+    result = {"error": type(getattr(error, "reason", error)).__name__}
+print(json.dumps({**result, "seconds": time.monotonic() - began}))
+"""
+_ECHO = """
+import socket, sys
+kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
+with socket.socket(socket.AF_INET, kind) as s:
+    s.settimeout(10)
+    s.connect((sys.argv[2], int(sys.argv[3])))
+    s.send(sys.argv[4].encode())
+    print(s.recv(65535).decode())
+"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What became of a GET from another pod: the server's answer, or the name of the error."""
+
+    answer: str | None
+    error: str | None
+    seconds: float
+
+
+class Apps:
+    """Workloads in one namespace."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        """Run kubectl in the namespace, as administrator."""
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *words, stdin=stdin)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Create the objects."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def deploy(self, name: str, **app: Any) -> None:
+        """A deployment of one pod with the containers `app` (the test image and the given fields) and `side`, a service
+        for the ports of `app`, and a pod `caller`; waits until all are ready."""
+        image = {"image": self.cluster.image("test"), "imagePullPolicy": "IfNotPresent"}
+        labels = {"app": name}
+        containers = [
+            {"name": "app", **image, **app},
+            {"name": "side", **image, "command": ["sleep", "infinity"]},
+        ]
+        objects: list[dict[str, Any]] = [
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {
+                    "selector": {"matchLabels": labels},
+                    "template": {
+                        "metadata": {"labels": labels},
+                        "spec": {"terminationGracePeriodSeconds": 1, "containers": containers},
+                    },
+                },
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "caller"},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "caller", **image}]},
+            },
+        ]
+        ports = [
+            {"name": port["name"], "port": port["containerPort"], "protocol": port.get("protocol", "TCP")}
+            for port in app.get("ports", ())
+        ]
+        if ports:
+            objects.append(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "metadata": {"name": name},
+                    "spec": {"selector": labels, "ports": ports},
+                }
+            )
+        self.apply(*objects)
+        self.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        self.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=30s")
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """The one pod of the deployment that is not on its way out."""
+
+        def look() -> dict[str, Any] | None:
+            pods = json.loads(self.kubectl("get", "pods", "-l", f"app={name}", "-o", "json"))["items"]
+            alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+            return alive[0] if len(alive) == 1 else None
+
+        pod = eventually(look)
+        assert pod is not None
+        return pod
+
+    def containers(self, name: str) -> list[str]:
+        """Its containers, in order."""
+        return [container["name"] for container in self.pod(name)["spec"]["containers"]]
+
+    def get(self, url: str) -> Call:
+        """GET from the pod `caller`."""
+        result = json.loads(self.kubectl("exec", "caller", "--", "python3", "-c", _GET, url))
+        return Call(result.get("answer"), result.get("error"), result["seconds"])
+
+    def echo(self, transport: str, host: str, port: int, text: str) -> str:
+        """Send a text from the pod `caller` (tcp or udp); what comes back."""
+        return self.kubectl("exec", "caller", "--", "python3", "-c", _ECHO, transport, host, str(port), text).strip()
+
+    def answers(self, url: str, answer: str, *, within: float = 20) -> None:
+        """Wait until a GET from the pod `caller` gives this answer."""
+        eventually(lambda: self.get(url).answer == answer, within=within)
