@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cli import daemon
@@ -36,7 +37,8 @@ def call(request: pb.Request, progress: Progress, *, start: bool = False, where:
     request.version = VERSION
     with sock:
         try:
-            control.send(sock, request)
+            with suppress(BrokenPipeError):  # tpd may have said no already; its reason is still to be read
+                control.send(sock, request)
             last = time.monotonic()
             while True:
                 if not select.select([sock], [], [], progress.tick())[0]:

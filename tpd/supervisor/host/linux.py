@@ -145,7 +145,14 @@ class LinuxHost:
         log.info("closed %s", slot.device)
 
     async def upstreams(self) -> Upstreams:
-        return choice.upstreams(await self._probe(ask_bus=False))
+        found = choice.upstreams(await self._probe(ask_bus=False))
+        # systemd-resolved lists our own server and search domains among everybody's.
+        servers = {opened.slot.dns_address for opened in self._open.values()}
+        search = {name for opened in self._open.values() for name in opened.granted.search}
+        return Upstreams(
+            tuple(address for address in found.addresses if address not in servers),
+            tuple(name for name in found.search if name not in search),
+        )
 
     def changed(self) -> bool:
         before, self._seen = self._seen, tuple(_signature(path) for path in (self._resolv_conf, _UPLINKS))

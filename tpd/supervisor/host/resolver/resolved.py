@@ -1,74 +1,57 @@
 """The systemd-resolved adapter: servers and domains of our own link, over D-Bus (org.freedesktop.resolve1(5)).
 
-The calls go through busctl, which comes with systemd: it is smaller and safer in a root process than a D-Bus library.
-What is set belongs to the link and goes with it.
+What is set belongs to the link and goes with it; every name outside its domains keeps going where it went.
 """
 
 from __future__ import annotations
 
-from tpd.supervisor.host import command
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
 from tpd.supervisor.host.journal import Entry, Journal
 from tpd.supervisor.host.types import HostError, Slot
 
-_AF_INET = "2"
+_AF_INET = 2
+DEADLINE = 3.0
+"""Seconds for all calls together; each takes about a millisecond."""
+
+Call = tuple[str, str, tuple[Any, ...]]
+"""Method, signature, arguments."""
+
+
+def calls(ifindex: int, slot: Slot, search: Sequence[str], domains: Sequence[str]) -> list[Call]:
+    """What to tell systemd-resolved about the link. Pure. A domain with `True` only routes; without, it is searched."""
+    names = [(name, False) for name in search] + [(name, True) for name in domains if name not in search]
+    off = [
+        (method, "is", (ifindex, "no"))
+        for method in ("SetLinkLLMNR", "SetLinkMulticastDNS", "SetLinkDNSSEC", "SetLinkDNSOverTLS")
+    ]
+    return [
+        *off,
+        ("SetLinkDefaultRoute", "ib", (ifindex, False)),
+        ("SetLinkDomains", "ia(sb)", (ifindex, names)),
+        ("SetLinkDNS", "ia(iay)", (ifindex, [(_AF_INET, slot.dns_address.packed)])),
+    ]
 
 
 async def answers() -> bool:
-    """Whether systemd-resolved is on the bus."""
-    busctl = command.find("busctl")
-    if busctl is None:
-        return False
+    """Whether systemd-resolved is on the system bus. Asking it starts it where the bus can."""
     try:
-        await command.run(
-            busctl,
-            "--system",
-            "--timeout=2",
-            "get-property",
-            "org.freedesktop.resolve1",
-            "/org/freedesktop/resolve1",
-            "org.freedesktop.resolve1.Manager",
-            "LLMNR",
-            deadline=3,
-        )
-    except HostError:
-        return False
+        await _make([("GetLink", "i", (1,))])
+    except HostError as error:
+        return "NoSuchLink" in str(error)  # it has an opinion about links, so it is there
     return True
 
 
-async def _call(method: str, signature: str, *arguments: str) -> None:
-    busctl = command.find("busctl")
-    if busctl is None:
-        raise HostError("busctl is missing; install systemd's tools or point resolv.conf at your resolvers")
-    await command.run(
-        busctl,
-        "--system",
-        "--timeout=3",
-        "call",
-        "org.freedesktop.resolve1",
-        "/org/freedesktop/resolve1",
-        "org.freedesktop.resolve1.Manager",
-        method,
-        signature,
-        "--",
-        *arguments,
-    )
-
-
 class Resolved:
-    """Sets our link's server and domains; every other name keeps going where it went."""
+    """Sets our link's server and domains."""
 
     async def apply(
         self, slot: Slot, ifindex: int, search: tuple[str, ...], domains: tuple[str, ...], journal: Journal
     ) -> None:
         journal.record("resolved", device=slot.device, ifindex=ifindex)
-        index = str(ifindex)
-        await _call("SetLinkDNS", "ia(iay)", index, "1", _AF_INET, "4", *(str(b) for b in slot.dns_address.packed))
-        names = [(name, "false") for name in search]
-        names += [(name, "true") for name in domains if name not in search]
-        await _call("SetLinkDomains", "ia(sb)", index, str(len(names)), *(word for pair in names for word in pair))
-        await _call("SetLinkDefaultRoute", "ib", index, "false")
-        for method in ("SetLinkLLMNR", "SetLinkMulticastDNS", "SetLinkDNSSEC", "SetLinkDNSOverTLS"):
-            await _call(method, "is", index, "no")
+        await _make(calls(ifindex, slot, search, domains))
 
     async def withdraw(self, slot: Slot, ifindex: int, journal: Journal) -> None:
         for entry in journal.entries:
@@ -79,6 +62,27 @@ class Resolved:
 async def undo(entry: Entry) -> None:
     """Forget what was set for the link. A link that is gone took it along."""
     try:
-        await _call("RevertLink", "i", str(entry["ifindex"]))
+        await _make([("RevertLink", "i", (entry["ifindex"],))])
     except HostError:
         return
+
+
+async def _make(wanted: Sequence[Call]) -> None:
+    """Make the calls in order. Raises HostError with the bus's own error name."""
+    from jeepney import DBusAddress, DBusErrorResponse, MessageType, new_method_call
+    from jeepney.auth import AuthenticationError
+    from jeepney.io.asyncio import open_dbus_router
+
+    manager = DBusAddress(
+        "/org/freedesktop/resolve1",
+        bus_name="org.freedesktop.resolve1",
+        interface="org.freedesktop.resolve1.Manager",
+    )
+    try:
+        async with asyncio.timeout(DEADLINE), open_dbus_router(bus="SYSTEM") as router:
+            for method, signature, arguments in wanted:
+                reply = await router.send_and_get_reply(new_method_call(manager, method, signature, arguments))
+                if reply.header.message_type is MessageType.error:
+                    raise HostError(f"systemd-resolved refuses {method}: {DBusErrorResponse(reply)}")
+    except (OSError, EOFError, AuthenticationError) as error:
+        raise HostError(f"systemd-resolved cannot be reached over D-Bus: {error}") from error
