@@ -100,7 +100,7 @@ def _key() -> str:
 def _build(program: str, target: Path) -> None:
     unfinished = target / f".{program}.{os.getpid()}"
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
-    with step(f"go build {program}"):
+    with step(f"go build {program}{' (about 6 minutes on 2 cores, once)' if program == 'kubernetes' else ''}"):
         run(
             ["nice", _go(), "build", "-trimpath", "-ldflags", _LINKER_FLAGS[program], "-o", unfinished, "."],
             cwd=CODE / "go" / program,

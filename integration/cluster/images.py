@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ _ONLY_FOR_INSTALLING = (
     "usr/bin/perl* usr/share/perl* usr/lib/*/perl* usr/lib/*/libperl* var/lib/dpkg/info/* var/cache/debconf/*"
 )
 _GLIBC_OF_WHEELS = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17", "2_12", "2_5")
+_KEPT_UNUSED = 2 * 24 * 3600
+"""Seconds after which a layer that nothing used is dropped from the cache."""
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
@@ -100,12 +103,14 @@ def _layer(name: str, fill: Callable[[LayerWriter], None]) -> Layer:
     folder = cache_directory() / "layers"
     path = folder / f"{name}.tar"
     if path.exists():
-        path.touch()  # the oldest unused ones are dropped
+        path.touch()  # it is used
         return Layer.of(path)
     kind = name.rpartition("-")[0]
-    for old in sorted(folder.glob(f"{kind}-*.tar"), key=lambda file: file.stat().st_mtime)[:-3]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".sha256").unlink(missing_ok=True)
+    unused_since = time.time() - _KEPT_UNUSED
+    for old in folder.glob(f"{kind}-*.tar"):
+        if old.stat().st_mtime < unused_since:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".sha256").unlink(missing_ok=True)
     return write_layer(path, fill)
 
 
