@@ -139,7 +139,7 @@ def _logging(path: Path | None) -> None:
 async def _run(options: Options, ready: int) -> int:
     from tpd.supervisor import users
     from tpd.supervisor.host.linux import LinuxHost
-    from tpd.supervisor.server import Server
+    from tpd.supervisor.server import Server, notify_ready
     from tpd.supervisor.supervisor import Supervisor
 
     host = LinuxHost(state=options.state, policy_file=options.policy)
@@ -155,6 +155,7 @@ async def _run(options: Options, ready: int) -> int:
             loop.add_signal_handler(number, supervisor.stop.set)
         await server.start()
         log.info("tpd %s listens on %s", VERSION, options.socket)
+        notify_ready()
         if ready >= 0:
             os.write(ready, b"ready")
             os.close(ready)

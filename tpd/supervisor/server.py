@@ -33,6 +33,7 @@ class Server:
         self._handle = handle
         self._starter = starter
         self._server: asyncio.Server | None = None
+        self._bound = False
         self._callers: dict[int, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -48,6 +49,7 @@ class Server:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.bind(str(self._path))
+            self._bound = True
             os.chmod(self._path, 0o666)
         except BaseException:
             sock.close()
@@ -58,8 +60,9 @@ class Server:
         """Accept nobody any more."""
         if self._server is not None:
             self._server.close()
-            with suppress(OSError):
-                self._path.unlink()
+            if self._bound:  # systemd's socket stays, for the next start
+                with suppress(OSError):
+                    self._path.unlink()
 
     async def drain(self, deadline: float) -> None:
         """Let callers that are being served read their answers, for so many seconds."""
@@ -129,4 +132,14 @@ def inherited() -> socket.socket | None:
     """The listening socket that systemd passes on (sd_listen_fds(3)), if it does."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         return None
+    os.set_inheritable(3, False)
     return socket.socket(fileno=3)
+
+
+def notify_ready() -> None:
+    """Tell systemd that commands are served now (sd_notify(3)), when it wants to know."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect("\0" + path[1:] if path.startswith("@") else path)
+            sock.send(b"READY=1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -132,3 +134,25 @@ def test_who_may_not_use_it_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.
         writer.close()
 
     run(tmp_path, scenario)
+
+
+def test_systemds_socket_is_used_and_left_there(tmp_path: Path) -> None:
+    """As a child, because the descriptor must be number 3 and LISTEN_PID the process itself (sd_listen_fds(3))."""
+    code = (
+        "import asyncio, os, socket, sys\n"
+        "from pathlib import Path\n"
+        "from tpd.supervisor import server\n"
+        "listening = socket.socket(socket.AF_UNIX)\nlistening.bind(sys.argv[1])\nos.dup2(listening.fileno(), 3)\n"
+        "told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ntold.bind(sys.argv[2])\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', NOTIFY_SOCKET=sys.argv[2])\n"
+        "async def main():\n"
+        "  one = server.Server(Path('/nonexistent'), None, starter=os.getuid())\n"
+        "  await one.start()\n  server.notify_ready()\n"
+        "  reader, writer = await asyncio.open_unix_connection(sys.argv[1])\n"
+        "  writer.close()\n  await one.close()\n"
+        "asyncio.run(main())\n"
+        "assert told.recv(100) == b'READY=1'\nassert os.path.exists(sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "s"), str(tmp_path / "n")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
