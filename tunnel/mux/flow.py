@@ -79,7 +79,10 @@ class FlowOwner(Protocol):
     """What a flow needs of its link."""
 
     budget: window.Budget
-    clock: Callable[[], float]
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Monotonic seconds."""
 
     def list_control(self, flow: Flow) -> None:
         """The flow has control to write."""

@@ -65,7 +65,8 @@ class Scheduler:
             if flow.kind is FlowKind.STREAM:
                 size = flow.write_data(parts, left if len(data) == 1 else min(left, flow.deficit + HEADER_SIZE))
             else:
-                size = flow.write_datagrams(parts, min(left, flow.deficit), left == room, now)
+                forced = left == room and flow.deficit >= left
+                size = flow.write_datagrams(parts, min(left, flow.deficit), forced, now)
             if size:
                 left -= size
                 flow.deficit -= size
@@ -78,7 +79,7 @@ class Scheduler:
             elif flow.deficit <= 0:
                 data.rotate(-1)
             elif not size:
-                if left < room:
+                if flow.deficit >= left and left < room:
                     break  # a datagram that does not fit any more opens the next batch
                 flow.deficit += self._quantum
                 data.rotate(-1)

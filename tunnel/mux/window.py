@@ -78,7 +78,7 @@ class ReceiveWindow:
         self.announced = INITIAL
         self.size = INITIAL
         self._mark = 0
-        self._mark_time = 0.0
+        self._mark_time = float("-inf")
 
     def receive(self, count: int) -> None:
         """Count arrived bytes; raises CreditExceeded."""

@@ -1,0 +1,92 @@
+"""Credit: few announcements, growth only for readers that keep up, and never beyond the budget."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnel.mux.window import ENOUGH, INITIAL, LARGEST, Budget, CreditExceeded, ReceiveWindow
+
+
+def drain(window: ReceiveWindow, count: int, now: float, budget: Budget, round_trip: float = 0.0) -> int:
+    """Receive and consume `count` bytes in small pieces; returns how many announcements that took."""
+    announcements = 0
+    while count:
+        piece = min(1000, count, window.announced - window.received)
+        window.receive(piece)
+        if window.consume(piece):
+            window.announce(now, round_trip, budget)
+            announcements += 1
+        count -= piece
+    return announcements
+
+
+def test_the_limit_is_absolute_and_enforced() -> None:
+    window = ReceiveWindow()
+    window.receive(INITIAL)
+    with pytest.raises(CreditExceeded):
+        window.receive(1)
+    assert window.consume(INITIAL)
+    assert window.announce(0.0, 0.0, Budget()) == 2 * INITIAL
+    window.receive(INITIAL)
+
+
+def test_announcements_come_at_half_a_window() -> None:
+    budget = Budget(pool=0)
+    window = ReceiveWindow()
+    assert drain(window, 10 * INITIAL, 0.0, budget) in (19, 20)
+
+
+def test_a_quick_reader_gets_a_larger_window_a_slow_one_does_not() -> None:
+    budget = Budget()
+    quick, slow = ReceiveWindow(), ReceiveWindow()
+    for step in range(200):
+        drain(quick, 8 * INITIAL, 100 + step * 0.001, budget)
+        drain(slow, INITIAL, 100 + step * 1.0, budget)
+    assert quick.size == LARGEST
+    assert slow.size == INITIAL
+    assert budget.grown == LARGEST - INITIAL
+    assert drain(quick, 2 * LARGEST, 200, budget) <= 2 * LARGEST // ENOUGH + 1
+
+
+def test_a_long_round_trip_counts_as_quick() -> None:
+    budget = Budget()
+    near, far = ReceiveWindow(), ReceiveWindow()
+    for step in range(10):
+        drain(near, INITIAL, 100 + step * 0.2, budget, round_trip=0.001)
+        drain(far, INITIAL, 100 + step * 0.2, budget, round_trip=0.2)
+    assert near.size == INITIAL
+    assert far.size > INITIAL
+
+
+def test_the_pool_is_shared_and_given_back() -> None:
+    budget = Budget(pool=INITIAL * 4)
+    windows = [ReceiveWindow() for _ in range(8)]
+    for _ in windows:
+        assert budget.admit()
+    for step in range(20):
+        for window in windows:
+            drain(window, 4 * INITIAL, 100 + step * 0.001, budget)
+    assert 0 < budget.grown <= INITIAL * 4
+    for window in windows:
+        budget.release(window.size)
+    assert (budget.flows, budget.grown) == (0, 0)
+
+
+def test_a_large_window_shrinks_when_the_pool_is_scarce_and_its_reader_slow() -> None:
+    budget = Budget(pool=INITIAL * 4)
+    window = ReceiveWindow()
+    for step in range(10):
+        drain(window, 4 * INITIAL, 100 + step * 0.001, budget)
+    assert window.size == 4 * INITIAL
+    budget.grow(INITIAL)
+    limit = window.announced
+    for step in range(10):
+        drain(window, INITIAL, 200.0 + step, budget)
+    assert window.size == 2 * INITIAL
+    assert budget.grown == 2 * INITIAL
+    assert window.announced > limit
+
+
+def test_the_ceiling_refuses_flows() -> None:
+    budget = Budget(ceiling=10 * INITIAL, pool=2 * INITIAL)
+    assert [budget.admit() for _ in range(9)] == [True] * 8 + [False]
