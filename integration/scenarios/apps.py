@@ -1,15 +1,21 @@
-"""Workloads of the scenarios, and a pod from which they are called."""
+"""Workloads to engage, a pod from which they are called, and the local process that takes their place."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from integration.cluster.cluster import Cluster
-from integration.scenarios.waiting import eventually
+from integration.cluster.places import REPOSITORY
+from integration.scenarios.user import User, eventually, first_pod
+from integration.scenarios.workloads import get, rolled_out
 
 ORIGINAL = "the original"
+LAPTOP = "the laptop"
 
 _GET = """
 import json, sys, time, urllib.request
@@ -99,20 +105,13 @@ class Apps:
                 }
             )
         self.apply(*objects)
-        self.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        rolled_out(self.cluster, self.namespace, name)
         self.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=30s")
 
-    def pod(self, name: str) -> dict[str, Any]:
-        """The one pod of the deployment that is not on its way out."""
-
-        def look() -> dict[str, Any] | None:
-            pods = json.loads(self.kubectl("get", "pods", "-l", f"app={name}", "-o", "json"))["items"]
-            alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-            return alive[0] if len(alive) == 1 else None
-
-        pod = eventually(look)
-        assert pod is not None
-        return pod
+    def pod(self, name: str) -> Any:
+        """The pod of the deployment that is not on its way out."""
+        look = ("pods", "-n", self.namespace, "-l", f"app={name}")
+        return eventually(f"a pod of {name}", lambda: first_pod(get(self.cluster, *look)))
 
     def containers(self, name: str) -> list[str]:
         """Its containers, in order."""
@@ -129,4 +128,17 @@ class Apps:
 
     def answers(self, url: str, answer: str, *, within: float = 20) -> None:
         """Wait until a GET from the pod `caller` gives this answer."""
-        eventually(lambda: self.get(url).answer == answer, within=within)
+        eventually(f"the answer of {answer}", lambda: self.get(url).answer == answer, timeout=within)
+
+
+@contextmanager
+def serving(user: User, answer: str = LAPTOP) -> Iterator[None]:
+    """A process on the laptop: HTTP on 8080, TCP and UDP echo on 7007, on the loopback address."""
+    echo = REPOSITORY / "integration" / "cluster" / "workloads" / "echo.py"
+    argv = ["python3", "-I", str(echo), "--host", "127.0.0.1", "--answer", answer]
+    with user.laptop.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            eventually("the local process", lambda: user.curl("http://127.0.0.1:8080/healthz"))
+            yield
+        finally:
+            server.kill()

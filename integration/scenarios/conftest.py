@@ -10,13 +10,12 @@ import pytest
 
 from integration.cluster.cluster import Cluster
 from integration.cluster.commands import run
-from integration.cluster.places import REPOSITORY
 from integration.cluster.laptop import Laptop
+from integration.cluster.places import REPOSITORY
 from integration.conftest import LaptopFactory
 from integration.scenarios import workloads
 from integration.scenarios.apps import Apps
 from integration.scenarios.user import User
-from integration.scenarios.workstation import Workstation
 
 MANAGER_NAMESPACE = "tpctl-system"
 RELEASE = "traffic-manager"
@@ -38,22 +37,6 @@ def manager(cluster: Cluster) -> str:
         timeout=120,
     )
     return MANAGER_NAMESPACE
-
-
-@pytest.fixture
-def workstation(manager: str, laptop: LaptopFactory) -> Iterator[Callable[..., Workstation]]:
-    """A factory: a laptop (arguments as for `laptop`) on which tpd runs; it is quit before the laptop goes."""
-    made: list[Workstation] = []
-
-    def create(
-        name: str | None = None, *, user: str = "admin", groups: tuple[str, ...] | None = None, rtt: float | None = None
-    ) -> Workstation:
-        made.append(Workstation(laptop(name, user=user, groups=groups, rtt=rtt)))
-        return made[-1]
-
-    yield create
-    for each in made:
-        each.end()
 
 
 @pytest.fixture

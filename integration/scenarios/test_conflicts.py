@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from integration.scenarios.apps import Apps
-from integration.scenarios.workstation import Workstation
+from integration.scenarios.apps import Apps, serving
+from integration.scenarios.conftest import UserFactory
 
 pytestmark = pytest.mark.cluster
 
 PORTS = [{"name": "http", "containerPort": 8080}]
 
 
-def may_connect(apps: Apps, manager: str, user: str) -> None:
-    """Let the user open sessions."""
-    name = f"{user}-{apps.namespace}"
-    words = ["create", "rolebinding", name, "--role=traffic-manager-connect", f"--user={user}"]
+@contextmanager
+def may_connect(apps: Apps, manager: str, *users: str) -> Iterator[None]:
+    """Let the users open sessions."""
+    name = f"connect-{apps.namespace}"
+    subjects = [f"--user={user}" for user in users]
+    words = ["create", "rolebinding", name, "--role=traffic-manager-connect", *subjects]
     apps.cluster.kubectl(f"--namespace={manager}", *words)
-
-
-def may_edit(apps: Apps, user: str) -> None:
-    """Let the user edit the test's namespace."""
-    apps.kubectl("create", "rolebinding", user, "--clusterrole=edit", f"--user={user}")
-
-
-def test_the_first_one_keeps_the_container(
-    apps: Apps, namespace: str, manager: str, workstation: Callable[..., Workstation]
-) -> None:
-    for user in ("alice", "bob"):
-        may_connect(apps, manager, user)
-        may_edit(apps, user)
     try:
-        apps.deploy("first", ports=PORTS)
-        apps.deploy("second", ports=PORTS)
-        alice, bob = workstation(user="alice"), workstation(user="bob")
-        alice.serve("alice")
-        bob.serve("bob")
-        for work in (alice, bob):
-            work.tpctl("connect", "-n", namespace)
+        yield
+    finally:
+        apps.cluster.kubectl(f"--namespace={manager}", "delete", "rolebinding", name)
+
+
+def may(apps: Apps, role: str, *users: str) -> None:
+    """Give the users this ClusterRole in the test's namespace."""
+    apps.kubectl("create", "rolebinding", role, f"--clusterrole={role}", *(f"--user={user}" for user in users))
+
+
+def test_the_first_one_keeps_the_container(apps: Apps, namespace: str, manager: str, people: UserFactory) -> None:
+    may(apps, "edit", "alice", "bob")
+    apps.deploy("first", ports=PORTS)
+    apps.deploy("second", ports=PORTS)
+    alice, bob = people(user="alice"), people(user="bob")
+    with may_connect(apps, manager, "alice", "bob"), serving(alice, "alice"), serving(bob, "bob"):
+        for each in (alice, bob):
+            each.connect(namespace)
         alice.tpctl("replace", "first", "-c", "app")
         bob.tpctl("replace", "second", "-c", "app")
         apps.answers("http://first:8080/", "alice")
         apps.answers("http://second:8080/", "bob")
 
-        refused = bob.tpctl("replace", "first", "-c", "app", check=False)
-        assert refused.returncode == 1
-        (sentence,) = [line for line in refused.stderr.splitlines() if "error:" in line]
+        bob.tpctl("leave", "second")
+        sentence = bob.refused("replace", "first", "-c", "app")
         assert "alice" in sentence
         assert "since 20" in sentence
         assert apps.get("http://first:8080/").answer == "alice"
@@ -55,37 +55,28 @@ def test_the_first_one_keeps_the_container(
         alice.tpctl("leave", "first")
         bob.tpctl("replace", "first", "-c", "app")
         apps.answers("http://first:8080/", "bob")
-    finally:
-        for user in ("alice", "bob"):
-            apps.cluster.kubectl(f"--namespace={manager}", "delete", "rolebinding", f"{user}-{namespace}")
+        for each in (alice, bob):
+            each.tpctl("quit")
 
 
 def test_without_the_right_the_sentence_says_which_one_is_missing(
-    apps: Apps, namespace: str, manager: str, workstation: Callable[..., Workstation]
+    apps: Apps, namespace: str, manager: str, people: UserFactory
 ) -> None:
-    may_connect(apps, manager, "carol")
-    try:
-        apps.deploy("first", ports=PORTS)
-        # To find the workload at all she may view it; only engaging it takes more.
-        apps.kubectl("create", "rolebinding", "carol", "--clusterrole=view", "--user=carol")
-        carol = workstation(user="carol")
-        carol.tpctl("connect", "-n", namespace)
-        refused = carol.tpctl("replace", "first", "-c", "app", check=False)
-        assert refused.returncode == 1
-        (sentence,) = [line for line in refused.stderr.splitlines() if "error:" in line]
+    may(apps, "view", "carol")  # to find the workload at all
+    apps.deploy("first", ports=PORTS)
+    carol = people(user="carol")
+    with may_connect(apps, manager, "carol"):
+        carol.connect(namespace)
+        sentence = carol.refused("replace", "first", "-c", "app")
         for word in ("carol", "create", "engagements", namespace):
             assert word in sentence
         assert apps.containers("first") == ["app", "side"]
-    finally:
-        apps.cluster.kubectl(f"--namespace={manager}", "delete", "rolebinding", f"carol-{namespace}")
+        carol.tpctl("quit")
 
 
-def test_nobody_connects_without_the_right_to_open_sessions(
-    apps: Apps, namespace: str, workstation: Callable[..., Workstation]
-) -> None:
-    dave = workstation(user="dave")
-    refused = dave.tpctl("connect", "-n", namespace, "--manager-namespace", "tpctl-system", check=False)
-    assert refused.returncode == 1
-    (sentence,) = [line for line in refused.stderr.splitlines() if "error:" in line]
-    for word in ("dave", "tpctl-system"):
+def test_nobody_connects_without_the_right_to_open_sessions(namespace: str, manager: str, people: UserFactory) -> None:
+    dave = people(user="dave")
+    dave.laptop.run(["tpctl", "daemon", "start"], user="root", check=True)
+    sentence = dave.refused("connect", "-n", namespace, "--manager-namespace", manager)
+    for word in ("dave", manager):
         assert word in sentence

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
 import pytest
 
-from integration.scenarios.apps import ORIGINAL, Apps
-from integration.scenarios.workstation import ANSWER, Workstation
+from integration.scenarios.apps import LAPTOP, ORIGINAL, Apps, serving
+from integration.scenarios.conftest import UserFactory
 
 pytestmark = pytest.mark.cluster
 
@@ -21,9 +20,7 @@ PORTS = [
 PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1}
 
 
-def test_calls_and_environment_come_to_the_laptop(
-    apps: Apps, namespace: str, workstation: Callable[..., Workstation]
-) -> None:
+def test_calls_and_environment_come_to_the_laptop(apps: Apps, namespace: str, people: UserFactory) -> None:
     apps.apply(
         {
             "apiVersion": "v1",
@@ -46,17 +43,17 @@ def test_calls_and_environment_come_to_the_laptop(
         ],
         readinessProbe=PROBE,
     )
-    work = workstation()
-    work.serve()
-    work.tpctl("connect", "-n", namespace)
+    work = people()
+    work.connect(namespace)
     assert apps.get("http://echo:8080/").answer == ORIGINAL
 
     # Without --port every declared port comes to the same port here.
     work.tpctl("replace", "echo", "--env-json", "/home/dev/env.json", "--env-file", "/home/dev/env", "-c", "app")
     assert apps.containers("echo") == ["traffic-agent", "side"]
-    apps.answers("http://echo:8080/", ANSWER)
-    assert apps.echo("tcp", "echo", 7007, "over TCP") == "over TCP"
-    assert apps.echo("udp", "echo", 7007, "over UDP") == "over UDP"
+    with serving(work):
+        apps.answers("http://echo:8080/", LAPTOP)
+        assert apps.echo("tcp", "echo", 7007, "over TCP") == "over TCP"
+        assert apps.echo("udp", "echo", 7007, "over UDP") == "over UDP"
 
     pod = apps.pod("echo")
     service = apps.kubectl("get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}")
@@ -82,11 +79,11 @@ def test_calls_and_environment_come_to_the_laptop(
 
 
 def test_where_nobody_listens_the_caller_is_reset_and_no_probe_kills_the_pod(
-    apps: Apps, namespace: str, workstation: Callable[..., Workstation]
+    apps: Apps, namespace: str, people: UserFactory
 ) -> None:
     apps.deploy("echo", ports=PORTS, livenessProbe=PROBE, readinessProbe=PROBE)
-    work = workstation()
-    work.tpctl("connect", "-n", namespace)
+    work = people()
+    work.connect(namespace)
     work.tpctl("replace", "echo", "-c", "app", "--port", "18080:8080")
     pod = apps.pod("echo")
     apps.kubectl("wait", "--for=condition=Ready", f"pod/{pod['metadata']['name']}", "--timeout=20s")
@@ -105,20 +102,18 @@ def test_where_nobody_listens_the_caller_is_reset_and_no_probe_kills_the_pod(
     apps.answers("http://echo:8080/", ORIGINAL)
 
 
-def test_a_container_without_ports_and_a_command_as_handler(
-    apps: Apps, namespace: str, workstation: Callable[..., Workstation]
-) -> None:
+def test_a_container_without_ports_and_a_command_as_handler(apps: Apps, namespace: str, people: UserFactory) -> None:
     apps.deploy("worker", env=[{"name": "QUEUE", "value": "http://queue/"}, {"name": "COPY", "value": "$(QUEUE)x"}])
-    work = workstation()
-    work.tpctl("connect", "-n", namespace)
+    work = people()
+    work.connect(namespace)
 
-    done = work.tpctl("replace", "worker", "-c", "app", "--", "sh", "-c", 'echo "$COPY"; exit 7', check=False)
+    done = work.run("tpctl", "replace", "worker", "-c", "app", "--", "sh", "-c", 'echo "$COPY"; exit 7', timeout=60)
     assert done.returncode == 7
     assert "http://queue/x" in done.stdout.splitlines()
     assert apps.containers("worker") == ["app", "side"]
 
     said = work.tpctl("replace", "worker", "-c", "app")
-    assert "no ports are routed" in said.stdout
+    assert "no ports are routed" in said
     assert apps.containers("worker") == ["traffic-agent", "side"]
     address = apps.pod("worker")["status"]["podIP"]
     assert apps.get(f"http://{address}:8080/").error == "ConnectionRefusedError"
