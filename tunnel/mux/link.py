@@ -290,6 +290,9 @@ class Link:
                 self._ping(state, now)
             elif due is Due.SUSPICION:
                 self.shell.on_suspect(state.lane)
+                for other in self.lanes:
+                    if other is not state and other.watchdog is not None and not other.watchdog.suspect:
+                        self._ping(other, now)  # what silenced one carrier has probably silenced both
         if self._want_at is not None and self._want_at <= now:
             self._want_at = None
             self.want_bulk()

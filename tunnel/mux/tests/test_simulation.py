@@ -146,7 +146,7 @@ def test_a_stalled_carrier_that_comes_back_beside_its_replacement_delivers_nothi
         pair.line.stall(2.05)  # the replacement's hello is under way when the old carrier delivers again
         pair.world.run(3)
     pair.world.run(30)
-    assert len(pair.client.attached_at) > 8
+    assert len(pair.client.attached_at) > 5
     for side in (pair.server_side, pair.client_side):
         ((_, recorder),) = side.flows.values()
         assert recorder.received == data * 8

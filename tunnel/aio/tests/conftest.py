@@ -1,0 +1,30 @@
+"""Runs coroutine tests in a loop of their own (uvloop, as in service), and complains about tasks left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+import uvloop
+
+TEST_DEADLINE = 50.0
+OURS = ("carrier.", "link.", "line.", "rig.", "memory.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    async def run() -> None:
+        async with asyncio.timeout(TEST_DEADLINE):
+            await pyfuncitem.obj(**arguments)
+        left = {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        assert not {name for name in left if name.startswith(OURS)}, "tasks left behind"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+    return True
