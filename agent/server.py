@@ -13,6 +13,7 @@ import grpc
 
 from agent.decide import NOTHING, Decision, Route
 from agent.environment import container_environment
+from agent.memory import budget, memory_limit
 from agent.registry import Credentials
 from tunnel.agentconfig import AgentConfig
 from tunnel.aio.byte_stream import ByteStream
@@ -49,7 +50,9 @@ class SessionLinks:
     """The sessions' links, for inbound traffic (`agent.inbound.Sessions`)."""
 
     def __init__(self) -> None:
-        self.server = LinkServer(make_acceptor=_nothing_inside, on_attached=self._attached, name="agent")
+        self.server = LinkServer(
+            make_acceptor=_nothing_inside, on_attached=self._attached, name="agent", budget=budget(memory_limit())
+        )
         self._waiting: dict[str, dict[object, Callable[[Link], None]]] = {}
 
     def link(self, session: str) -> Link | None:
