@@ -165,7 +165,7 @@ def test_a_command_while_connected(tpctl: object, daemon: int) -> None:
 
 
 def test_progress_is_plain_lines_on_standard_error_and_only_when_it_takes_time(tpctl: object, daemon: int) -> None:
-    assert call(tpctl, "connect").err == ""
+    call(tpctl, "connect")
     command = [sys.executable, "-m", "cli.main", "replace", "hang"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -196,3 +196,43 @@ def test_contexts_are_completed_from_the_kubeconfig(tmp_path: Path) -> None:
     assert kubeconfig.contexts(environment) == ["prod", "kind"]
     assert completion.contexts("k") == []
     assert completion.namespaces("") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell: str) -> None:
+    command = [str(Path(sys.executable).with_name("tpctl"))]
+    environment = {**os.environ, "_TPCTL_COMPLETE": f"source_{shell}"}
+    script = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True).stdout
+    assert "_TPCTL_COMPLETE=complete_" in script
+    environment |= {"_TPCTL_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "tpctl re"}
+    environment |= {"COMP_WORDS": "tpctl re", "COMP_CWORD": "1", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    words = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False).stdout
+    assert "replace" in words
+
+
+@pytest.mark.parametrize(
+    ("sudo", "sentence"), [(None, "sudo tpctl daemon start"), ("exit 1", "sudo tpctl daemon start")]
+)
+def test_without_root_and_sudo(
+    tpctl: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sudo: str | None, sentence: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if sudo is not None:
+        script = tmp_path / "sudo"
+        script.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho "sudo: a password is required" >&2\n{sudo}\n')
+        script.chmod(0o755)
+    result = call(tpctl, "connect")
+    assert (result.status, result.out) == (1, "")
+    assert sentence in result.err
+    if sudo is not None:
+        asked = (tmp_path / "asked").read_text()
+        assert asked.removeprefix("-n ").startswith(
+            f"-- {sys.executable} -I -m tpd.supervisor.main --socket {tmp_path}/tpd.sock "
+        )
+    journal = tmp_path / "state" / "journal"
+    journal.mkdir(parents=True)
+    (journal / "tp0.jsonl").touch()
+    result = call(tpctl, "version")
+    assert result.status == 1
+    assert "run: sudo tpctl status" in result.err

@@ -126,6 +126,9 @@ class Connection:
     async def status(self) -> pb.ConnectionStatus:
         """What the worker says about itself, or why it says nothing."""
         status = pb.ConnectionStatus(state="connecting")
+        if self.result is None:
+            status.connection.name = self.name
+            return status
         try:
             async with asyncio.timeout(STATUS_GRACE):
                 event = await self.ask(pb.Request(version=VERSION, status=pb.Status()), _ignore)
@@ -139,7 +142,7 @@ class Connection:
             elif event.WhichOneof("event") == "error":
                 status.reason = event.error.text
         if not status.connection.name:
-            status.connection.MergeFrom(self.result or pb.ConnectResult(name=self.name))
+            status.connection.CopyFrom(self.result)
         status.resolver = self.resolver
         status.worker_pid = self.worker.pid if self.worker else 0
         return status

@@ -55,6 +55,11 @@ class Supervisor:
             error = pb.Error(text=str(host_error), category=pb.CONFIG)
         except WorkerGone as gone:
             error = pb.Error(text=str(gone), category=pb.INTERNAL, retryable=True)
+        except OSError as os_error:
+            error = pb.Error(text=f"the laptop's system refuses what tpd needs: {os_error}", category=pb.CONFIG)
+        except Exception as bug:  # the caller must hear something, and the daemon must live on
+            log.exception("request %s", request.WhichOneof("command"))
+            error = pb.Error(text=f"tpd failed on this command ({type(bug).__name__})", category=pb.INTERNAL)
         return pb.Event(error=error)
 
     async def _dispatch(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:

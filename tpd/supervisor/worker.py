@@ -167,6 +167,8 @@ class Worker:
 
         When the caller is cancelled, the worker is told. Raises WorkerGone when the worker ends first.
         """
+        if self._writer is not None and self._writer.transport.get_write_buffer_size() > control.MAX_MESSAGE:
+            raise WorkerGone("the session worker does not read its messages; run: tpctl quit")
         number = next(self._ids)
         queue: asyncio.Queue[pb.Event | None] = asyncio.Queue()
         self._waiting[number] = queue

@@ -1,7 +1,7 @@
 """A session worker for tests: it speaks the control protocol and asks for what its environment says.
 
 Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang",
-"inject" (write the packet that `container` has as hex).
+"inject" (write the packet that `container` has as hex), "wish" (ask for the HostConfig that `container` has as JSON).
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ class ExampleWorker:
         if replace.workload == "die":
             os.write(1, b"about to die\n")
             os.kill(os.getpid(), signal.SIGKILL)
+        if replace.workload == "wish":  # another HostConfig, as JSON in `container`
+            self.reply.clear()
+            self.send(pb.FromWorker(host=pb.HostConfig(id=2, **json.loads(replace.container))))
+            await self.reply.wait()
         if replace.workload == "inject":  # a packet from the device, whatever it says
             os.write(self.tun, bytes(10) + bytes.fromhex(replace.container))
         if replace.workload == "hang":

@@ -140,7 +140,28 @@ def test_restoring_twice_and_without_a_reason_changes_nothing(place: Laptop) -> 
     same(before, place.state_text())
 
 
-def test_an_applied_wish_can_shrink_and_two_connections_are_apart(place: Laptop) -> None:
+def test_a_wish_is_the_whole_state_and_the_same_again_changes_nothing(place: Laptop) -> None:
+    place.start_daemon()
+    place.connect(json.dumps(HOST))
+
+    def wish(host: object) -> str:
+        place.ask(pb.Request(replace=pb.Replace(workload="wish", container=json.dumps(host))))
+        return place.state_text()
+
+    before = place.state_text()
+    same(before, wish(HOST))
+    smaller = wish({"subnets": ["10.96.0.0/16"], "bypass": ["203.0.113.7"]})
+    assert place.run("ip", "route", "show", "table", "7000").splitlines() == [
+        "10.96.0.0/16 dev tp0 proto static scope link src 198.19.254.1 ",
+        "throw 192.168.77.53 proto static ",
+        "198.19.254.2 dev tp0 proto static scope link src 198.19.254.1 ",
+        "throw 203.0.113.7 proto static ",
+    ]
+    assert RESOLV_CONF in smaller  # without dns, names go as before
+    same(before, wish(HOST))
+
+
+def test_two_connections_are_apart(place: Laptop) -> None:
     place.start_daemon()
     first = json.dumps({"subnets": ["10.96.0.0/12"], "bypass": ["10.32.0.1"]})
     second = json.dumps({"subnets": ["10.32.0.0/16", "10.97.0.0/16"]})

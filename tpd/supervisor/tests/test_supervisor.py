@@ -97,6 +97,25 @@ def test_a_connect_that_fails_leaves_nothing() -> None:
     run(scenario)
 
 
+def test_a_failing_host_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(bench: Bench) -> None:
+        async def full(owner: str) -> object:
+            raise OSError(28, "No space left on device")
+
+        async def bug(owner: str) -> object:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(bench.host, "open", full)
+        assert "No space left on device" in (await bench.connect()).error.text
+        monkeypatch.setattr(bench.host, "open", bug)
+        event = await bench.connect()
+        assert (event.error.text, event.error.category) == ("tpd failed on this command (ValueError)", pb.INTERNAL)
+        monkeypatch.undo()
+        assert (await bench.connect()).connect.name
+
+    run(scenario)
+
+
 def test_several_connections_have_names_and_do_not_share_routes() -> None:
     async def scenario(bench: Bench) -> None:
         await bench.connect("a")
@@ -190,7 +209,9 @@ def test_another_version_is_refused_but_may_quit(version: str) -> None:
     run(scenario)
 
 
-def test_changed_resolvers_reach_the_worker() -> None:
+def test_changed_resolvers_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tpd.supervisor.supervisor.WATCH_INTERVAL", 0.05)
+
     async def scenario(bench: Bench) -> None:
         await bench.connect()
         bench.host.own_upstreams = Upstreams(search=("new.example",))
