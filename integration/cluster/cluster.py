@@ -24,7 +24,7 @@ from integration.cluster.node_network import set_up_network
 from integration.cluster.oci import Image, write_archive
 from integration.cluster.pki import Authority
 from integration.cluster.places import DEFAULT_NAME, REPOSITORY, Places
-from integration.cluster.room import Room
+from integration.cluster.room import Room, end_rooms
 
 _CTR = ("ctr", "--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io")
 
@@ -150,7 +150,8 @@ class Cluster:
         words = ["wait", f"--for=condition={condition}", f"{kind}/{name}", f"--timeout={timeout:g}s"]
         self.kubectl(f"--namespace={namespace}", *words, timeout=timeout + 10)
 
-    def kubectl_program(self) -> str:
+    @staticmethod
+    def kubectl_program() -> str:
         return str(binaries() / "kubectl")
 
     def laptop_tools(self) -> tuple[list[str], list[str]]:
@@ -197,7 +198,7 @@ def create_node(places: Places, needed: Sequence[Path]) -> Room:
     for folder in (places.root, places.config, places.logs, places.laptops):
         folder.mkdir(parents=True, exist_ok=True)
     cgroups.create(places.cgroup)
-    node = Room.create(at.NODE_NAME)
+    node = Room.create(at.NODE_NAME, places.root)
     write_state(places, node, api_port=0, complete=False)  # from here on `down` finds what to end
     set_up_mounts(node, places, [places.root, REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *needed])
     set_up_network(node)
@@ -230,6 +231,7 @@ def _remove(places: Places) -> None:
         except (OSError, ValueError, KeyError):  # it was being made when the crash came
             continue
         Room(holder["pid"], holder["started"]).kill()
+    end_rooms(places.root)
     cgroups.remove(places.cgroup)
     shutil.rmtree(places.root, ignore_errors=True)
     with contextlib.suppress(OSError):  # there are other clusters, or there was none

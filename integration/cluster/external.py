@@ -38,13 +38,14 @@ class ExternalCluster(Cluster):
     @classmethod
     def attach(cls, *, config: Path | None, context: str | None, image_prefix: str) -> Self:
         """Use the cluster of `context` in the kubeconfig `config` (both by default kubectl's own choice)."""
+        given = _flattened(cls.kubectl_program(), config, context)
         places = Places(f"external-{os.getpid()}")
         node = create_node(places, [])
         cluster = cls(places, node, 0)
         cluster._image_prefix = image_prefix
-        cluster._given = _flattened(cluster.kubectl_program(), config, context)
-        write_kubeconfig(cluster.admin_kubeconfig, json.dumps(cluster._given))
+        cluster._given = given
         try:
+            write_kubeconfig(cluster.admin_kubeconfig, json.dumps(given))
             cluster.kubectl("get", "--raw", "/readyz", timeout=20)
             cluster._open_line()
         except BaseException:
@@ -119,7 +120,8 @@ class ExternalCluster(Cluster):
         )
         return Pair(certificate, pem)
 
-    def kubectl_program(self) -> str:
+    @staticmethod
+    def kubectl_program() -> str:
         return shutil.which("kubectl") or str(binaries() / "kubectl")
 
     def laptop_tools(self) -> tuple[list[str], list[str]]:

@@ -73,7 +73,7 @@ class Laptop:
         except FileExistsError:
             raise ClusterError(f"There is a laptop called {name} already; delete it, or use it.") from None
         number = _take_number(cluster)
-        room = Room.create(name)
+        room = Room.create(name, cluster.places.root)
         state = {"room": {"pid": room.pid, "started": room.started}, "number": number, "rtt": rtt}
         (folder / "state.json").write_text(json.dumps(state))
         laptop = cls(cluster, name, room, number, rtt)

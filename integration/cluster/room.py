@@ -32,10 +32,13 @@ class Room:
     started: int
 
     @classmethod
-    def create(cls, hostname: str) -> "Room":
-        """Make a room with network, mount, process, host name and IPC namespaces of its own."""
+    def create(cls, hostname: str, mark: Path) -> "Room":
+        """Make a room with network, mount, process, host name and IPC namespaces of its own.
+
+        `mark` is the directory of what it belongs to: `end_rooms` finds it by that.
+        """
         launcher = subprocess.run(
-            [*_DETACHED, *_UNSHARE, "sh", "-c", f"hostname {shlex.quote(hostname)}; {_HOLD}"],
+            [*_DETACHED, *_UNSHARE, "sh", "-c", f"hostname {shlex.quote(hostname)}; {_HOLD}", str(mark)],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -107,6 +110,18 @@ class Room:
 
     def _namespace(self, kind: str) -> str:
         return os.readlink(f"/proc/{self.pid}/ns/{kind}")
+
+
+def end_rooms(mark: Path) -> None:
+    """End every room with this mark, also one whose maker died before it could note the holder."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            argv = _command(int(entry.name))
+            if argv[:1] == ["unshare"] and argv[-1] == str(mark):
+                for holder in _children(int(entry.name)):
+                    started = _start_time(holder)
+                    if started is not None:
+                        Room(holder, started).kill()
 
 
 def _members(pid_namespace: str) -> list[int]:

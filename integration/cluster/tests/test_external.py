@@ -1,5 +1,6 @@
 """Another cluster, given by a kubeconfig: here the local one, as a stranger sees it."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ from integration.cluster.cluster import Cluster
 from integration.cluster.errors import ClusterError
 from integration.cluster.external import ExternalCluster
 from integration.cluster.laptop import Laptop
+from integration.cluster.places import Places
 from tunnel.version import VERSION
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root]
@@ -37,3 +39,4 @@ def test_laptops_reach_it(stranger: ExternalCluster) -> None:
 def test_unknown_context_is_said(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="nowhere"):
         ExternalCluster.attach(config=cluster.admin_kubeconfig, context="nowhere", image_prefix="x")
+    assert not Places(f"external-{os.getpid()}").root.exists()

@@ -70,6 +70,7 @@ def test_crash_while_starting_leaves_nothing() -> None:
     before = machine_state()
     node = create_node(Places(NAME), [])
     assert at.LAN_BRIDGE in node.run(["ip", "link"])
+    Places(NAME).state.unlink()  # it died before it could note anything
     down(NAME)
     assert not node.alive
     after = machine_state()
