@@ -96,7 +96,8 @@ def spawn(module: str, arguments: Sequence[str], progress: Progress, failure: st
             try:
                 entry = json.loads(line)
                 last = str(entry["text"])
-                progress.step(module, last)
+                if entry["state"] != "failed":  # that one becomes the error
+                    progress.step(module, last)
             except (ValueError, KeyError, TypeError):
                 continue
         errors = process.stderr.read()
