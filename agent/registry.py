@@ -33,6 +33,9 @@ class ManagerUnavailable(Exception):
     """An attempt to talk to the manager failed; trying again may help. The text is for the log."""
 
 
+_EXPECTED = (grpc.RpcError, ManagerUnavailable, TimeoutError, asyncio.InvalidStateError)
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """The agent's certificate with its key, and the root that sessions must come from. PEM."""
@@ -114,7 +117,11 @@ class Registry:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(heartbeat(), name="agent-report")
                     tasks.create_task(read(), name="agent-grants")
-            except* (grpc.RpcError, ManagerUnavailable, TimeoutError, asyncio.InvalidStateError) as errors:
+            except BaseExceptionGroup as errors:
+                # Not `except*`: what is raised there comes out alone or in a group, as the Python's patch release will.
+                _, unexpected = errors.split(_EXPECTED)
+                if unexpected is not None:
+                    raise
                 raise _first(errors) from None
             finally:
                 call.cancel()
