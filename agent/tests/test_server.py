@@ -316,7 +316,7 @@ def test_a_caller_waits_a_little_for_a_laptop(tmp_path: Path) -> None:
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             writer.close()
-            assert 1 < time.monotonic() - began < 4
+            assert 1 < time.monotonic() - began < 8  # two seconds, and what a busy machine adds
 
     run(main)
 
