@@ -3,6 +3,7 @@
 It is never installed: the package would replace the machine's own /etc/resolv.conf.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from pathlib import Path
 from integration.cluster import addresses as at
 from integration.cluster.build import unpack_packages
 from integration.cluster.commands import step, wait_for
+from integration.cluster.locks import locked
 from integration.cluster.places import cache_directory
 from integration.cluster.room import Room
 
 _PACKAGES = ("systemd-resolved", "libsystemd-shared", "dbus-daemon", "dbus-system-bus-common", "libdbus-1-3")
-_LIBRARIES = ("libapparmor1", "libexpat1")
+# What they need that a small Debian lacks.
+_LIBRARIES = ("libapparmor1", "libaudit1", "libcap-ng0", "libexpat1", "libip4tc2", "libkmod2")
 _BUS = "/run/dbus/system_bus_socket"
 
 _START = """
@@ -27,18 +30,23 @@ setsid dbus-daemon --system --nofork --nopidfile >/run/dbus.log 2>&1 </dev/null 
 
 def resolved_packages() -> Path:
     """The directory with the unpacked packages; its `usr` is laid over the laptop's."""
-    target = cache_directory() / "resolved"
-    if (target / "usr").exists():
-        return target
+    packages = (*_PACKAGES, *_LIBRARIES)
+    target = cache_directory() / f"resolved-{hashlib.sha256(repr(packages).encode()).hexdigest()[:16]}"
+    with locked("resolved"):
+        if not target.exists():
+            _unpack(packages, target)
+    return target
+
+
+def _unpack(packages: tuple[str, ...], target: Path) -> None:
     with step(f"unpack {', '.join(_PACKAGES)}"), tempfile.TemporaryDirectory() as folder:
-        unpack_packages((*_PACKAGES, *_LIBRARIES), Path(folder))
+        unpack_packages(packages, Path(folder))
         unfinished = target.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(Path(folder) / "usr", unfinished / "usr", symlinks=True)
         if (Path(folder) / "lib").exists():  # packages from before /lib became a link to /usr/lib
             shutil.copytree(Path(folder) / "lib", unfinished / "usr/lib", symlinks=True, dirs_exist_ok=True)
         unfinished.rename(target)
-    return target
 
 
 def start_resolved(room: Room, search: Sequence[str]) -> None:

@@ -27,11 +27,13 @@ else:
 ROUND_TRIPS = """
 import socket, sys, time
 host, port = sys.argv[1], int(sys.argv[2])
-begun = time.perf_counter()
-with socket.create_connection((host, port)) as connection:
-    connection.sendall(b"no TLS\\r\\n\\r\\n")
-    connection.recv(100)
-print(time.perf_counter() - begun)
+def once():
+    begun = time.perf_counter()
+    with socket.create_connection((host, port)) as connection:
+        connection.sendall(b"no TLS\\r\\n\\r\\n")
+        connection.recv(100)
+    return time.perf_counter() - begun
+print(min(once() for _ in range(5)))  # the machine may be busy
 """
 
 
