@@ -99,7 +99,13 @@ class Agent:
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random.random)
 
+        away = False
+
         def granted(grants: AgentGrants) -> None:
+            nonlocal away
+            if away:
+                log.info("the manager is back")
+                away = False
             backoff.reset()
             self._held.granted(grants)
             self._apply()
@@ -108,6 +114,7 @@ class Agent:
             try:
                 await self._registry.attend(self._report, granted)
             except ManagerUnavailable as error:
+                away = True
                 self._held.manager_lost(loop.time())
                 self._apply()
                 pause = backoff.next()
