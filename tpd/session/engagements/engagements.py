@@ -9,7 +9,7 @@ from tpd.session.control import Progress
 from tpd.session.engagements import ports as port_mapping
 from tpd.session.engagements.agents import Agents
 from tpd.session.engagements.engagement import Engagement, Key
-from tpd.session.engagements.handback import wait_for_original
+from tpd.session.engagements.handback import wait_for_agents, wait_for_original
 from tpd.session.engagements.targets import Targets
 from tpd.session.engagements.workload import choose_container, split, why_not
 from tpd.session.errors import SessionError, from_kube
@@ -100,6 +100,7 @@ class Engagements:
             await engagement.active(progress)
             progress.say("replace", "reading the container's environment")
             environment = await self._environment(engagement, agents)
+            await wait_for_agents(self._api, namespace, engagement.describe().pods, progress)
         except BaseException:
             await asyncio.shield(self._undo(engagement))
             raise
