@@ -43,9 +43,14 @@ def application() -> typer.Typer:
 
 
 def _before(context: typer.Context, output: OutputForm = None, quiet: Quiet = False) -> None:
-    begin(context, output, quiet)
+    out = begin(context, output, quiet)
     # After a crash of everything the next command, whichever it is, brings the laptop's network back.
-    daemon_control.restore(paths(os.environ))
+    try:
+        daemon_control.restore(paths(os.environ))
+    except CommandError as error:
+        if context.invoked_subcommand not in ("helm", "version"):
+            raise
+        out.note(f"tpctl: {error}")  # these do without the laptop's network
 
 
 def main() -> None:

@@ -233,6 +233,9 @@ def test_without_root_and_sudo(
     journal = tmp_path / "state" / "journal"
     journal.mkdir(parents=True)
     (journal / "tp0.jsonl").touch()
-    result = call(tpctl, "version")
+    result = call(tpctl, "list")
     assert result.status == 1
+    assert "run: sudo tpctl status" in result.err
+    result = call(tpctl, "version")
+    assert result.status == 0
     assert "run: sudo tpctl status" in result.err

@@ -204,17 +204,61 @@ def test_only_sources_that_are_routed_to_the_device_come_from_it(place: Laptop) 
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "up\n"
-        forged = ["8.8.8.8", "192.168.77.9", "192.168.77.2", "10.96.0.1", "127.0.0.1", "198.19.254.1"]
-        for source in [*forged, "10.96.0.10"]:
-            wish = pb.Replace(workload="inject", container=packet(source, "198.19.254.1", 4242))
+
+        def inject(source: str, destination: str) -> None:
+            wish = pb.Replace(workload="inject", container=packet(source, destination, 4242))
             place.ask(pb.Request(replace=wish))
+
+        def received_outside() -> int:
+            link = json.loads(place.run("ip", "-j", "-s", "link", "show", "far"))[0]
+            return int(link["stats64"]["rx"]["packets"])
+
+        for source in ("8.8.8.8", "192.168.77.9", "192.168.77.2", "10.96.0.1", "127.0.0.1", "198.19.254.1"):
+            inject(source, "198.19.254.1")
+        inject("10.96.0.10", "198.19.254.1")
         assert process.stdout.readline() == "10.96.0.10\n"
-        dropped = place.run("ip", "-s", "link", "show", "tp0")
-        assert "tp0" in dropped
+
+        outside = json.loads(place.run("ip", "-j", "link", "show", "far"))[0]["address"]
+        place.run("ip", "neigh", "add", "192.168.77.1", "lladdr", outside, "dev", "eth0")
+        place.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        before = received_outside()
+        inject("10.96.0.10", "1.1.1.1")
+        inject("10.96.0.10", "198.19.254.1")
+        assert process.stdout.readline() == "10.96.0.10\n"
+        assert received_outside() == before
+
+        # Without the filter and the device's own settings all of that gets through: they are what stops it.
+        place.run("nft", "delete", "table", "inet", "tpd_tp0")
+        place.run("sysctl", "-qw", "net.ipv4.conf.tp0.rp_filter=0", "net.ipv4.conf.tp0.forwarding=1")
+        inject("8.8.8.8", "198.19.254.1")
+        assert process.stdout.readline() == "8.8.8.8\n"
+        inject("10.96.0.10", "1.1.1.1")
+        until(lambda: received_outside() > before)
     finally:
         process.kill()
         process.wait(5)
         process.stdout.close()
+
+
+@pytest.mark.parametrize("guard", ["nft", "settings"])
+def test_each_of_the_two_guards_is_enough_for_forged_sources(place: Laptop, guard: str) -> None:
+    place.start_daemon()
+    place.connect(json.dumps(HOST))
+    if guard == "nft":
+        place.run("sysctl", "-qw", "net.ipv4.conf.tp0.rp_filter=0")
+    else:
+        place.run("nft", "delete", "table", "inet", "tpd_tp0")
+
+    def received() -> int:
+        text = place.run("cat", "/proc/net/snmp").splitlines()
+        names, values = (line.split() for line in text if line.startswith("Udp:"))
+        return int(values[names.index("NoPorts")])
+
+    before = received()
+    for source in ("8.8.8.8", "192.168.77.9", "10.96.0.10"):
+        wish = pb.Replace(workload="inject", container=packet(source, "198.19.254.1", 4242))
+        place.ask(pb.Request(replace=wish))
+    assert received() == before + 1  # nobody listens, so the kernel counts what gets through
 
 
 def test_another_user_through_sudo_and_nobody_else(place: Laptop, tmp_path: Path) -> None:
