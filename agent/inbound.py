@@ -26,8 +26,8 @@ DIAL_SECONDS = 12.0
 """How long it waits for an answer of a laptop that is there: its own dial limit, and the way to it."""
 MAX_WAITING = 256
 """Connections of one session that may wait for their opening; the next is reset at once."""
-ASSOCIATION_SECONDS = 60.0
-"""An association without datagrams in either direction is forgotten after this."""
+ASSOCIATION_SECONDS = 120.0
+"""An association without datagrams in either direction is forgotten after this, if not ended by the laptop before."""
 MAX_ASSOCIATIONS = 1024
 """Per port; the next caller's datagrams are dropped until one expires."""
 

@@ -52,6 +52,8 @@ class Broken(enum.IntEnum):
     """Session or engagement ended."""
     PROTOCOL = 5
     """The peer broke the protocol for this flow."""
+    REFUSED = 6
+    """Datagrams only: the destination answered one with ICMP that nobody listens on that port."""
 
 
 class Endpoint(Protocol):

@@ -157,8 +157,8 @@ class _FromSocket:
         self._flow.send_datagram(data)
 
     def on_refused(self, refusal: Refusal) -> None:
-        """Nobody listens there; the laptop's stack says so to the caller."""
-        self._flow.reset()
+        """No datagram gets there now; the laptop's stack says so to the program."""
+        self._flow.break_off(Broken.REFUSED if refusal is Refusal.REFUSED else Broken.RESET)
 
     def on_expired(self) -> None:
         """Idle for too long."""

@@ -159,19 +159,31 @@ class _UdpTowardsLaptop(FlowHandler):
         self._association.refuse(refusal)
 
     def on_closed(self, broken: Broken | None) -> None:
+        """Idle, or the link's other end is a new one: the program's next datagram begins anew."""
         self._relay.flow = None
-        self._association.refuse(Refusal.UNREACHABLE)
+        if broken is Broken.REFUSED:
+            self._association.refuse(Refusal.REFUSED)
+        else:
+            self._association.close()
 
 
 class _DnsDatagrams(UdpHandler):
-    """Each datagram is a question."""
+    """Each datagram is a question. Programs use new ports all the time, so nothing stays after the last answer."""
 
     def __init__(self, association: UdpAssociation, ask: Ask) -> None:
         self._association = association
         self._ask = ask
+        self._unanswered = 0
 
     def on_datagram(self, data: memoryview) -> None:
-        self._ask(bytes(data), False, self._association.send)
+        self._unanswered += 1
+        self._ask(bytes(data), False, self._answer)
+
+    def _answer(self, answer: bytes) -> None:
+        self._association.send(answer)
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._association.close()
 
     def on_expired(self) -> None:
         """Nothing is kept."""

@@ -8,8 +8,12 @@ from typing import Protocol, cast
 from tunnel.aio.socket_endpoint import Refused, refusal_of
 from tunnel.endpoint import Refusal
 
-IDLE = 60.0
-"""Seconds without a datagram either way after which an association ends."""
+IDLE = 30.0
+"""Seconds without a datagram either way after which an association ends (as Linux: nf_conntrack_udp_timeout)."""
+STREAM_IDLE = 120.0
+"""The same for a stream: both sides have sent, and not only at once (nf_conntrack_udp_timeout_stream)."""
+STREAM_AFTER = 2.0
+"""Seconds after which an association that still is in use is a stream."""
 
 
 class DatagramHandler(Protocol):
@@ -28,12 +32,14 @@ class DatagramHandler(Protocol):
 class UdpEndpoint(asyncio.DatagramProtocol):
     """One UDP socket connected to one destination. Made by `dial_udp`."""
 
-    def __init__(self, handler: DatagramHandler, idle: float) -> None:
+    def __init__(self, handler: DatagramHandler, idle: float, stream_idle: float) -> None:
         self._handler = handler
         self._idle = idle
+        self._stream_idle = stream_idle
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.DatagramTransport | None = None
-        self._last = self._loop.time()
+        self._begun = self._last = self._loop.time()
+        self._heard = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -61,6 +67,7 @@ class UdpEndpoint(asyncio.DatagramProtocol):
         """A datagram from the destination."""
         if not self._closed:
             self._last = self._loop.time()
+            self._heard = True
             self._handler.on_datagram(memoryview(data))
 
     def error_received(self, error: Exception) -> None:
@@ -76,7 +83,8 @@ class UdpEndpoint(asyncio.DatagramProtocol):
             self._handler.on_expired()
 
     def _check_idle(self) -> None:
-        left = self._last + self._idle - self._loop.time()
+        stream = self._heard and self._last - self._begun > STREAM_AFTER
+        left = self._last + (self._stream_idle if stream else self._idle) - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_idle)
         else:
@@ -84,11 +92,15 @@ class UdpEndpoint(asyncio.DatagramProtocol):
             self._handler.on_expired()
 
 
-async def dial_udp(host: str, port: int, handler: DatagramHandler, *, idle: float = IDLE) -> UdpEndpoint:
+async def dial_udp(
+    host: str, port: int, handler: DatagramHandler, *, idle: float = IDLE, stream_idle: float = STREAM_IDLE
+) -> UdpEndpoint:
     """A UDP socket connected to an address (no names); raises Refused when there is no route."""
     loop = asyncio.get_running_loop()
     try:
-        _, endpoint = await loop.create_datagram_endpoint(lambda: UdpEndpoint(handler, idle), remote_addr=(host, port))
+        _, endpoint = await loop.create_datagram_endpoint(
+            lambda: UdpEndpoint(handler, idle, stream_idle), remote_addr=(host, port)
+        )
     except OSError as error:
         raise Refused(refusal_of(error), str(error)) from error
     return endpoint

@@ -52,7 +52,8 @@ class Limits:
     max_out_of_order: int = 64
     """Pieces kept behind a gap."""
 
-    udp_idle: float = 60.0
+    udp_idle: float = 120.0
+    """Whoever carries the datagrams may end an association earlier."""
     max_associations: int = 8192
 
     fragment_bytes: int = 1024 * 1024
