@@ -114,6 +114,17 @@ def test_kill_9_of_anybody(place: Laptop, victims: str) -> None:
     assert not list(place.state.glob("journal/*.jsonl"))
 
 
+def test_a_terminated_tpd_undoes_everything_before_it_ends(place: Laptop) -> None:
+    before = place.state_text()
+    daemon = place.start_daemon()
+    place.connect(json.dumps(HOST))
+    _, worker = pids(place)
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(10) == 0
+    assert not alive(worker)
+    same(before, place.state_text())
+
+
 def test_a_worker_that_outlives_tpd_is_ended_by_the_next_start(place: Laptop) -> None:
     before = place.state_text()
     place.start_daemon()
