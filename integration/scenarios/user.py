@@ -53,10 +53,14 @@ class User:
         """The body of an HTTP answer."""
         return self.ok("curl", "-sS", "--fail", "--max-time", str(timeout - 2), *options, url, timeout=timeout)
 
-    def connect(self, namespace: str, *arguments: str) -> None:
-        """Start the daemon where none runs, and connect."""
+    def start_daemon(self) -> None:
+        """Start the daemon where none runs."""
         if self.laptop.run(["test", "-S", "/run/tpd/tpd.sock"], user="root").returncode:
             self.laptop.run(["tpctl", "daemon", "start"], user="root", timeout=20, check=True)
+
+    def connect(self, namespace: str, *arguments: str) -> None:
+        """Start the daemon where none runs, and connect."""
+        self.start_daemon()
         self.tpctl("connect", "-n", namespace, *arguments)
 
     def python(self, source: str, *arguments: str, timeout: float = 60) -> str:

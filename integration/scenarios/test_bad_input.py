@@ -1,0 +1,153 @@
+"""What goes wrong is said in one sentence that says what to do, and nothing is left half done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from integration.cluster.cluster import Cluster
+from integration.scenarios.conftest import UserFactory
+from integration.scenarios.user import User
+from integration.scenarios.workloads import apply, echo
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def user(people: UserFactory) -> User:
+    """Somebody whose daemon runs, not connected."""
+    someone = people()
+    someone.start_daemon()
+    return someone
+
+
+@pytest.fixture
+def untouched(user: User) -> Iterator[User]:
+    """The host must be the same after the test, and no connection be left."""
+    before = user.laptop.host_state()
+    yield user
+    assert user.json("status")["connections"] == []
+    assert user.laptop.host_state() == before
+
+
+def test_no_kubeconfig(untouched: User) -> None:
+    assert "--kubeconfig" in untouched.refused("connect", "--kubeconfig", "/nonexistent")
+
+
+def test_an_unknown_context(untouched: User) -> None:
+    assert "no context 'nope'; it has tpctl" in untouched.refused("connect", "--context", "nope")
+
+
+def test_an_unreachable_api_server(untouched: User, cluster: Cluster) -> None:
+    nobody = cluster.kubeconfig("admin", ["system:masters"], server="https://192.168.57.1:1")
+    path = untouched.laptop.write_kubeconfig(nobody, path="/home/dev/nobody")
+    said = untouched.refused("connect", "--kubeconfig", path)
+    assert "https://192.168.57.1:1" in said
+    assert "check the network" in said
+
+
+def test_a_silent_api_server(untouched: User) -> None:
+    untouched.laptop.silence()
+    said = untouched.refused("connect")
+    untouched.laptop.restore()
+    assert "did not answer in time" in said
+
+
+def test_an_unknown_namespace(untouched: User) -> None:
+    assert "namespace nowhere does not exist" in untouched.refused("connect", "-n", "nowhere")
+
+
+def test_a_manager_in_another_namespace(untouched: User, demo: str) -> None:
+    said = untouched.refused("connect", "-n", demo, "--manager-namespace", "default")
+    assert "default" in said
+    assert "tpctl-system" in said or "helm install" in said
+
+
+def test_no_manager_installed(untouched: User, cluster: Cluster, demo: str, manager: str) -> None:
+    cluster.kubectl("scale", "-n", manager, "deployment/traffic-manager", "--replicas=0")
+    try:
+        said = untouched.refused("connect", "-n", demo)
+    finally:
+        cluster.kubectl("scale", "-n", manager, "deployment/traffic-manager", "--replicas=1")
+        cluster.kubectl("rollout", "status", "-n", manager, "deployment/traffic-manager", "--timeout=60s")
+    assert "traffic-manager" in said
+
+
+def test_no_right_to_connect(people: UserFactory, demo: str, manager: str) -> None:
+    stranger = people(user="mallory")
+    stranger.start_daemon()
+    assert "--manager-namespace" in stranger.refused("connect", "-n", demo)
+    said = stranger.refused("connect", "-n", demo, "--manager-namespace", manager)
+    assert "mallory" in said
+    assert manager in said
+    assert stranger.json("status")["connections"] == []
+
+
+def test_nobody_but_members_may_talk_to_the_daemon(user: User) -> None:
+    guest = User(user.laptop, "guest")
+    assert "group tpd" in guest.refused("connect")
+
+
+def test_a_daemon_of_another_version(user: User) -> None:
+    source = """
+import socket, sys
+from tunnel import control
+from tunnel.proto import daemon_pb2
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect("/run/tpd/tpd.sock")
+    sock.sendall(control.encode(daemon_pb2.Request(version="9.9.9", status=daemon_pb2.Status())))
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+print(daemon_pb2.Event.FromString(data[4:]).error.text)
+"""
+    said = user.python(source)
+    assert "9.9.9" in said
+    assert "quit -s" in said
+
+
+@pytest.mark.parametrize(
+    ("port", "sentence"),
+    [("99999", "from 1 to 65535"), ("0:80", "from 1 to 65535"), ("abc", "for example"), ("80:80/icmp", "udp")],
+)
+def test_ports_that_are_none(person: User, port: str, sentence: str) -> None:
+    assert sentence in person.refused("replace", "echo", "--port", port)
+
+
+def test_a_second_connect_with_other_settings(person: User) -> None:
+    assert "namespace demo, not default" in person.refused("connect", "-n", "default")
+    assert "Already connected" in person.tpctl("connect", "-n", "demo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("replace", "nothere"), "no workload 'nothere' in namespace demo; there is echo"),
+        (("replace", "pod/echo"), "Deployment, StatefulSet, ReplicaSet, DaemonSet"),
+        (("replace", "echo", "-n", "nowhere"), "nowhere"),
+        (("replace", "echo", "--container", "side"), "no container 'side'; it has echo"),
+        (("leave", "echo"), "echo"),
+        (("status", "--use", "nothing"), "nothing"),
+    ],
+)
+def test_things_that_are_not_there(person: User, arguments: tuple[str, ...], sentence: str) -> None:
+    assert sentence in person.refused(*arguments)
+
+
+def test_what_is_refused_is_an_object_too(person: User) -> None:
+    done = person.run("tpctl", "replace", "nothere", "--output", "json")
+    assert done.returncode == 1
+    assert '"error": "no workload' in done.stdout
+
+
+def test_a_local_port_that_another_engagement_uses(people: UserFactory, cluster: Cluster, namespace: str) -> None:
+    apply(cluster, namespace, [*echo(cluster.image("test"), "one"), *echo(cluster.image("test"), "two")])
+    user = people()
+    user.connect(namespace)
+    user.tpctl("replace", "one", "--port", "9000:8080")
+    said = user.refused("replace", "two", "--port", "9000:8080")
+    assert "9000" in said
+    assert "one" in said
+    user.tpctl("replace", "two", "--port", "9001:8080")
+    user.tpctl("quit")
