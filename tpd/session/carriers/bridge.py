@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -16,6 +17,8 @@ import tempfile
 from collections import deque
 
 from tpd.session.carriers.websocket import CarrierFailed, WebSocketCarrier
+
+log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = 256 * 1024
 """Bytes of one message upwards; also what is read ahead from gRPC while the line is busy."""
@@ -32,6 +35,7 @@ class Bridge:
         self._path = os.path.join(self._directory, "grpc")
         self._task: asyncio.Task[None] | None = None
         self.address = f"unix:{self._path}"
+        self._sent = self._received = self._messages_up = self._messages_down = 0
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -46,6 +50,10 @@ class Bridge:
             reason = f"the bridge to gRPC failed: {group.exceptions[0]}"
         finally:
             self._forget_socket()
+            log.debug(
+                "carrier ended (%s): up %d bytes in %d messages, down %d in %d",
+                *(reason, self._sent, self._messages_up, self._received, self._messages_down),
+            )
             if not self.ended.done():
                 self.ended.set_result(reason)
             with contextlib.suppress(Exception):  # closing a broken connection may fail in any way; it is gone anyway
@@ -87,11 +95,16 @@ class Bridge:
             message = await local.take()
             if not message:
                 raise CarrierFailed("closed")
+            self._sent += len(message)
+            self._messages_up += 1
             await self._carrier.send(message)
 
     async def _down(self, local: _Local) -> None:
         while True:
-            await local.put(await self._carrier.receive())
+            data = await self._carrier.receive()
+            self._received += len(data)
+            self._messages_down += 1
+            await local.put(data)
 
     def _forget_socket(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
