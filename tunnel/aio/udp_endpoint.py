@@ -1,9 +1,15 @@
-"""A connected UDP socket of the operating system, ended when idle."""
+"""A connected UDP socket of the operating system, ended when idle.
+
+Made of `add_reader` and not of a datagram transport: those queue without bound when the kernel has no room, and
+uvloop's loses empty datagrams.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, cast
+import ipaddress
+import socket
+from typing import Protocol
 
 from tunnel.aio.socket_endpoint import Refused, refusal_of
 from tunnel.endpoint import Refusal
@@ -14,6 +20,8 @@ STREAM_IDLE = 120.0
 """The same for a stream: both sides have sent, and not only at once (nf_conntrack_udp_timeout_stream)."""
 STREAM_AFTER = 2.0
 """Seconds after which an association that still is in use is a stream."""
+MOST_PER_WAKE = 32
+"""Datagrams read before other sockets get their turn."""
 
 
 class DatagramHandler(Protocol):
@@ -23,64 +31,60 @@ class DatagramHandler(Protocol):
         """One datagram, whole."""
 
     def on_refused(self, refusal: Refusal) -> None:
-        """The destination answered with ICMP that nobody listens; the socket stays usable."""
+        """ICMP said that the last datagrams did not arrive (nobody listens, no route); the socket stays usable."""
 
     def on_expired(self) -> None:
         """Nothing came or went for too long, and the socket is closed; the last call."""
 
 
-class UdpEndpoint(asyncio.DatagramProtocol):
+class UdpEndpoint:
     """One UDP socket connected to one destination. Made by `dial_udp`."""
 
-    def __init__(self, handler: DatagramHandler, idle: float, stream_idle: float) -> None:
+    def __init__(self, raw: socket.socket, handler: DatagramHandler, idle: float, stream_idle: float) -> None:
         self._handler = handler
         self._idle = idle
         self._stream_idle = stream_idle
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.DatagramTransport | None = None
+        self._socket: socket.socket | None = raw
         self._begun = self._last = self._loop.time()
         self._heard = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._timer = self._loop.call_later(idle, self._check_idle)
+        self._loop.add_reader(raw.fileno(), self._readable)
 
     def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
         """Send one datagram; dropped when the socket is closed or the kernel has no room."""
+        if self._socket is None:
+            return
         self._last = self._loop.time()
-        if self._transport is not None:
-            self._transport.sendto(data)
+        try:
+            self._socket.send(data)
+        except BlockingIOError:
+            pass  # no room: what a network does with datagrams then
+        except OSError as error:
+            self._handler.on_refused(refusal_of(error))
 
     def close(self) -> None:
         """End it; no further call reaches the handler."""
-        self._closed = True
-        if self._timer is not None:
+        raw, self._socket = self._socket, None
+        if raw is not None:
             self._timer.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
+            self._loop.remove_reader(raw.fileno())
+            raw.close()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket exists."""
-        self._transport = cast("asyncio.DatagramTransport", transport)  # uvloop's do not inherit from asyncio's
-        self._timer = self._loop.call_later(self._idle, self._check_idle)
-
-    def datagram_received(self, data: bytes, address: object) -> None:
-        """A datagram from the destination."""
-        if not self._closed:
+    def _readable(self) -> None:
+        for _ in range(MOST_PER_WAKE):
+            if self._socket is None:
+                return
+            try:
+                data = self._socket.recv(65535)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._handler.on_refused(refusal_of(error))
+                continue
             self._last = self._loop.time()
             self._heard = True
             self._handler.on_datagram(memoryview(data))
-
-    def error_received(self, error: Exception) -> None:
-        """ICMP came back."""
-        if not self._closed and isinstance(error, OSError):
-            self._handler.on_refused(refusal_of(error))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The socket is closed."""
-        self._transport = None
-        if not self._closed:
-            self.close()
-            self._handler.on_expired()
 
     def _check_idle(self) -> None:
         stream = self._heard and self._last - self._begun > STREAM_AFTER
@@ -95,12 +99,15 @@ class UdpEndpoint(asyncio.DatagramProtocol):
 async def dial_udp(
     host: str, port: int, handler: DatagramHandler, *, idle: float = IDLE, stream_idle: float = STREAM_IDLE
 ) -> UdpEndpoint:
-    """A UDP socket connected to an address (no names); raises Refused when there is no route."""
-    loop = asyncio.get_running_loop()
+    """A UDP socket connected to an address (no names); raises Refused when there is no route. Waits for nothing."""
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    raw: socket.socket | None = None
     try:
-        _, endpoint = await loop.create_datagram_endpoint(
-            lambda: UdpEndpoint(handler, idle, stream_idle), remote_addr=(host, port)
-        )
+        raw = socket.socket(family, socket.SOCK_DGRAM)
+        raw.setblocking(False)
+        raw.connect((host, port))
     except OSError as error:
+        if raw is not None:
+            raw.close()
         raise Refused(refusal_of(error), str(error)) from error
-    return endpoint
+    return UdpEndpoint(raw, handler, idle, stream_idle)

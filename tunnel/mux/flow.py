@@ -231,6 +231,22 @@ class Flow:
         """Drop both directions; no further call reaches the handler."""
         self.break_off(Broken.RESET)
 
+    def break_off(self, broken: Broken) -> None:
+        """Like `reset`, but tell the peer `broken`."""
+        if self.state is State.CLOSED:
+            self._release()
+            return
+        if self.state is State.OFFERED:
+            self.refuse(Refusal.GONE)
+            self._release()
+            return
+        unsaid = bool(self.say & Say.OPEN)
+        self._close()
+        self._release()
+        if not unsaid:
+            self.outcome = (broken, "")
+            self._control(Say.RESET)
+
     def consumed(self, count: int) -> None:
         """`count` received bytes have left for good."""
         receive = self._receive
@@ -248,22 +264,6 @@ class Flow:
     def discard_window(self) -> None:
         """The budget admitted no window for this flow, so there is none to give back."""
         self._receive = None
-
-    def break_off(self, broken: Broken) -> None:
-        """End the flow from here, telling the peer `broken`; the handler hears nothing."""
-        if self.state is State.CLOSED:
-            self._release()
-            return
-        if self.state is State.OFFERED:
-            self.refuse(Refusal.GONE)
-            self._release()
-            return
-        unsaid = bool(self.say & Say.OPEN)
-        self._close()
-        self._release()
-        if not unsaid:
-            self.outcome = (broken, "")
-            self._control(Say.RESET)
 
     def fail(self, broken: Broken) -> None:
         """The flow was ended from outside: tell the handler, and nobody else."""
