@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import itertools
 import logging
 import os
 import random
@@ -26,10 +27,14 @@ from tunnel.version import VERSION
 
 ATTEMPT_TIMEOUT = 3.0
 """Seconds for one attempt: dialling, and the answer to hello."""
+PATIENT_TIMEOUT = 6.0
+"""The same for every third attempt, so that a line or a laptop that is always slower connects all the same."""
 CLOSE_TIMEOUT = 2.0
 """Seconds a replaced byte stream gets to close."""
 BACKOFF_LEAST, BACKOFF_MOST = 0.05, 2.0
 """Seconds between attempts."""
+SHORT_LIFE = 5.0
+"""Seconds; a carrier that lived longer was a good one, and its successor is dialled at once."""
 BULK_IDLE = 60.0
 """Seconds without batches after which the bulk carrier is closed."""
 TIDY_INTERVAL = 5.0
@@ -171,12 +176,17 @@ class LinkClient:
     async def _keep(self, lane: Lane) -> None:
         backoff = Backoff(BACKOFF_LEAST, BACKOFF_MOST, random.random)
         needed = self._needed[lane]
-        while True:
+        tried_at = float("-inf")
+        for attempt in itertools.count():
             await needed.wait()
+            if self._clock() - tried_at < SHORT_LIFE:
+                await asyncio.sleep(backoff.next())  # a carrier that does not last is as bad as none
+            else:
+                backoff.reset()
             if lane is Lane.BULK:
                 await self.connected()
             try:
-                await self._attempt(lane)
+                await self._attempt(lane, PATIENT_TIMEOUT if attempt % 3 == 2 else ATTEMPT_TIMEOUT)
             except LinkRefused:
                 raise
             except StreamRefused as error:
@@ -190,14 +200,12 @@ class LinkClient:
                 self._log.debug("dialling failed", exc_info=error)
             else:
                 needed.clear()
-                backoff.reset()
-                continue
-            await asyncio.sleep(backoff.next())
+            tried_at = self._clock()
 
-    async def _attempt(self, lane: Lane) -> None:
+    async def _attempt(self, lane: Lane, timeout: float) -> None:
         stream: ByteStream | None = None
         try:
-            async with asyncio.timeout(ATTEMPT_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 stream = await self._dial(lane)
                 await stream.write(self.link.hello(lane))
                 message = await stream.read()
@@ -249,7 +257,7 @@ class LinkClient:
         except RemoteProtocolError as error:
             self._log.warning("the server broke the protocol: %s", error)
             if self.link.ended is not None and not self._outcome.done():
-                self._outcome.set_exception(error)
+                self._renew()
         except StreamError as error:
             self._log.info("%s carrier lost: %s", lane.name.lower(), error)
         finally:
@@ -259,6 +267,14 @@ class LinkClient:
                 self._needed[lane].set()
                 self._set_state(LinkState.RECONNECTING)
             await _close(stream)
+
+    def _renew(self) -> None:
+        """The link cannot go on: another one takes its place."""
+        self.link.renew(os.urandom(handshake.INSTANCE_SIZE))
+        for carrier in self._carriers.values():
+            carrier.stop()
+        self._needed[Lane.INTERACTIVE].set()
+        self._set_state(LinkState.RECONNECTING)
 
     async def _tidy(self) -> None:
         while True:
@@ -270,7 +286,7 @@ class LinkClient:
             linger = min(self.link.limits.linger_seconds, self.link.peer_limits.linger_seconds)
             if self._lost_at is not None and self._clock() - self._lost_at > linger and self.link.peer_instance:
                 self._log.warning("no carrier for %.0f s: open flows are lost", linger)
-                self.link.forget_peer()
+                self._renew()
 
 
 async def _close(stream: ByteStream) -> None:

@@ -110,6 +110,7 @@ class Flow:
         "_starved",
         "body",
         "burst",
+        "burst_at",
         "continuing",
         "control_listed",
         "data_listed",
@@ -153,6 +154,7 @@ class Flow:
         self.last_batch = 0
         self.last_write = 0.0
         self.burst = 0
+        self.burst_at = 0.0
         self.continuing = False
         self.deficit = 0
         self.moving = self.control_listed = self.data_listed = False

@@ -21,6 +21,10 @@ _REFUSALS = {int(member): member for member in Refusal}
 _KINDS = {int(member): member for member in FlowKind}
 
 
+LEAST_BACKLOG = 1024
+"""Answers that may wait for a peer that asks and does not read."""
+
+
 class Incoming:
     """The receiving half of a link."""
 
@@ -78,6 +82,8 @@ class Incoming:
             if lane.acknowledge(subject, now):
                 link.acknowledged(lane)
         elif kind == Type.PING:
+            if len(state.control) > LEAST_BACKLOG:
+                raise RemoteProtocolError("pings faster than pongs are taken")
             link.answer_ping(state, subject)
         elif kind == Type.PONG:
             link.pong(subject, now)
@@ -117,6 +123,8 @@ class Incoming:
         link = self._link
         if not link.is_peers(subject) or subject <= link.last_peer:
             raise link.break_link(f"flow {subject} opened out of order")
+        if len(link.lanes[0].schedule.control) > 2 * link.limits.flows + LEAST_BACKLOG:
+            raise link.break_link("flows opened faster than answers are taken")
         link.last_peer = subject
         kind = _KINDS.get(detail)
         flow = Flow(link, subject, kind or FlowKind.DATAGRAM, _NOBODY, State.OFFERED)

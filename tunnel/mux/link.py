@@ -19,17 +19,10 @@ from tunnel.mux.frames import Buffer, Type
 from tunnel.mux.handshake import Hello, Limits
 from tunnel.mux.incoming import Incoming
 from tunnel.mux.lane import Lane, LaneState
+from tunnel.mux.placement import Placement
 from tunnel.mux.queries import Queries, Query
 from tunnel.mux.watchdog import CLIENT_IDLE, SERVER_IDLE, SERVER_PATIENCE, SUSPECT_AFTER, Due, Watchdog
 
-BULK_AFTER = 256 << 10
-"""Bytes a flow sends without a pause before it is one for the bulk lane."""
-BURST_PAUSE = 1.0
-"""Seconds of silence that end a burst."""
-BULK_PAUSE = 2.0
-"""Seconds of silence after which a flow is interactive again."""
-WANT_AGAIN = 1.0
-"""Seconds between requests for a bulk carrier."""
 FAR_FUTURE = float("inf")
 
 
@@ -107,15 +100,14 @@ class Link:
         self.last_peer = 0
         self.peer_flows = 0
         self.peer_pending = 0
-        self._moving: set[Flow] = set()
         self._pings: dict[int, float] = {}
         self._last_ping = 0
         self._ack_urgent = False
-        self._want_at: float | None = None
         self._wake_at = FAR_FUTURE
         self._interactive = self.lanes[Lane.INTERACTIVE]
         self._bulk = self.lanes[Lane.BULK]
-        self._queries = Queries(lambda: self._wake(self._interactive))
+        self._placement = Placement(self, self._interactive, self._bulk)
+        self._queries = Queries(lambda: self.wake(self._interactive))
         self._incoming = Incoming(self, self._queries)
 
     @property
@@ -159,7 +151,12 @@ class Link:
             on_reply(None)
             return
         self._queries.ask(message, on_reply, self.clock())
-        self._arm(self._queries.deadline())
+        self.arm(self._queries.deadline())
+
+    @property
+    def dials(self) -> bool:
+        """Whether this end is the one that dials."""
+        return self.role is Role.CLIENT
 
     @property
     def attached(self) -> bool:
@@ -219,6 +216,16 @@ class Link:
         self._attach(state, hello.generation, hello.received if hello.peer_instance == self.instance else 0)
         return self._hello(state, hello.generation, version, version).encode()
 
+    def renew(self, instance: bytes) -> None:
+        """Client: the link cannot go on (its linger is over, or the peer broke the protocol); begin another one.
+
+        Its flows are lost, except those whose open was never answered. `instance`: 16 fresh random bytes.
+        """
+        self.instance = instance
+        self.peer_instance = b""
+        self.ended = None
+        self._restart()
+
     def detach(self, lane: Lane, generation: int) -> bool:
         """The carrier of this generation is gone; False when a newer one has taken its place."""
         state = self.lanes[lane]
@@ -228,7 +235,7 @@ class Link:
         if lane is Lane.INTERACTIVE:
             self.detached_at = self.clock()
         else:
-            self._leave_bulk()
+            self._placement.lost_bulk()
         return True
 
     def receive(self, lane: Lane, message: bytes) -> None:
@@ -252,9 +259,9 @@ class Link:
             wrote = state.schedule.fill(parts, room, state.sent + 1, now, self.round_trip)
             if parts:
                 message = state.keep(self._control(state), parts, now)
-                self._arm(now + SUSPECT_AFTER)
+                self.arm(now + SUSPECT_AFTER)
                 for flow, size in wrote:
-                    self._wrote(flow, size, now)
+                    self._placement.wrote(flow, size, now)
                 return message
         if state.control or self._ack_urgent:
             control = self._control(state)
@@ -265,7 +272,7 @@ class Link:
 
     def next_timeout(self) -> float | None:
         """When to call `on_timeout`; None: no need before `on_timer`."""
-        deadlines = [self._queries.deadline(), self._want_at]
+        deadlines = [self._queries.deadline(), self._placement.want_at]
         for state in self.lanes:
             deadlines.append(state.ack_due)
             if state.watchdog is not None:
@@ -287,44 +294,29 @@ class Link:
                 continue
             due = watchdog.check(now)
             if due is Due.PING:
-                self._ping(state, now)
+                self.ping(state)
             elif due is Due.SUSPICION:
                 self.shell.on_suspect(state.lane)
                 for other in self.lanes:
                     if other is not state and other.watchdog is not None and not other.watchdog.suspect:
-                        self._ping(other, now)  # what silenced one carrier has probably silenced both
-        if self._want_at is not None and self._want_at <= now:
-            self._want_at = None
-            self.want_bulk()
+                        self.ping(other)  # what silenced one carrier has probably silenced both
+        self._placement.on_timeout(now)
 
     def bulk_is_idle(self, seconds: float) -> bool:
         """Whether the bulk carrier has had nothing to do for so long that it can be closed."""
         bulk = self._bulk
-        quiet = not bulk.under_way and not bulk.owes_ack and not bulk.schedule and not self._moving
+        quiet = not bulk.under_way and not bulk.owes_ack and not bulk.schedule and not self._placement.busy
         return bulk.attached is not None and quiet and self.clock() - bulk.active_at >= seconds
 
     # For flows (FlowOwner).
 
     def list_control(self, flow: Flow) -> None:
         """The flow has control to write."""
-        if not flow.moving:
-            state = self.lanes[flow.lane]
-            state.schedule.add_control(flow)
-            self._wake(state)
+        self._placement.list_control(flow)
 
     def list_data(self, flow: Flow) -> None:
         """The flow has data, datagrams or eof to write."""
-        if flow.moving:
-            return
-        if flow.lane:
-            pause = self.clock() - flow.last_write
-            if flow.last_batch <= self._bulk.acked and pause > BULK_PAUSE:
-                self._set_lane(flow, Lane.INTERACTIVE)
-                if flow.data_listed:
-                    return
-        state = self.lanes[flow.lane]
-        state.schedule.add_data(flow)
-        self._wake(state)
+        self._placement.list_data(flow)
 
     def answered(self) -> None:
         """A flow the peer offered is not pending any more."""
@@ -334,10 +326,9 @@ class Link:
         """The flow is finished."""
         if self.flows.pop(flow.id, None) is not None and self.is_peers(flow.id):
             self.peer_flows -= 1
-        self._moving.discard(flow)
-        flow.moving = False
+        self._placement.forget(flow)
 
-    # For Incoming.
+    # For Incoming and Placement.
 
     def is_peers(self, number: int) -> bool:
         """Whether the peer opens flows with such ids."""
@@ -352,22 +343,21 @@ class Link:
 
     def acknowledged(self, state: LaneState) -> None:
         """The lane has room again, and flows that wait to change lane may do so."""
-        if self._moving and state is self._interactive:
-            for flow in [flow for flow in self._moving if flow.last_batch <= state.acked]:
-                self._set_lane(flow, Lane.BULK if self._bulk.attached is not None else Lane.INTERACTIVE)
+        if state is self._interactive and self._placement.busy:
+            self._placement.acknowledged()
         if state.schedule or (state is self._interactive and self._queries):
-            self._wake(state)
+            self.wake(state)
 
     def hurry_acks(self, state: LaneState) -> None:
         """What is owed on `state` should go out now, on the interactive lane when it has a carrier."""
         self._ack_urgent = True
-        self._wake(self._interactive if self.attached else state)
+        self.wake(self._interactive if self.attached else state)
 
     def answer_ping(self, state: LaneState, token: int) -> None:
         """Pong, with every acknowledgement owed."""
         state.control.append(frames.frame(Type.PONG, token))
         self._ack_urgent = True
-        self._wake(state)
+        self.wake(state)
 
     def pong(self, token: int, now: float) -> None:
         """Learn the round trip."""
@@ -379,37 +369,37 @@ class Link:
 
     def arm_ack(self, state: LaneState) -> None:
         """An acknowledgement is owed by `state.ack_due`."""
-        self._arm(state.ack_due)
+        self.arm(state.ack_due)
 
-    def want_bulk(self) -> None:
-        """Ask for a bulk carrier, again and again until it is there."""
-        if self._bulk.attached is not None or self.ended is not None:
-            self._want_at = None
-            return
-        if self._want_at is not None:
-            return
-        if self.role is Role.CLIENT:
-            self.shell.on_want(Lane.BULK)
-        elif self.attached:
-            self._interactive.control.append(frames.frame(Type.WANT, 0, Lane.BULK))
-            self._wake(self._interactive)
-        self._want_at = self.clock() + WANT_AGAIN
-        self._arm(self._want_at)
-
-    # Inside.
-
-    def _wake(self, state: LaneState) -> None:
+    def wake(self, state: LaneState) -> None:
+        """The lane has something to write."""
         if state.attached is None:
             if state is self._bulk and state.schedule:
-                self.want_bulk()
+                self._placement.want_bulk()
         elif state.idle:
             state.idle = False
             self.shell.on_ready(state.lane)
 
-    def _arm(self, at: float | None) -> None:
+    def arm(self, at: float | None) -> None:
+        """`on_timeout` has something to do at `at`."""
         if at is not None and at < self._wake_at:
             self._wake_at = at
             self.shell.on_timer(at)
+
+    def ping(self, state: LaneState) -> None:
+        """Have the peer answer, and acknowledge what it has."""
+        now = self.clock()
+        self._last_ping += 1
+        if len(self._pings) > 64:
+            self._pings.clear()
+        self._pings[self._last_ping] = now
+        state.control.append(frames.frame(Type.PING, self._last_ping))
+        if state.watchdog is not None:
+            state.watchdog.pinged(now)
+        self.wake(state)
+        self.arm(now + SUSPECT_AFTER)
+
+    # Inside.
 
     def _control(self, state: LaneState) -> list[bytes]:
         """The control section of the message about to be written: what the lane has, and every owed acknowledgement."""
@@ -418,55 +408,6 @@ class Link:
         control.extend(other.ack() for other in self.lanes if other.owes_ack)
         self._ack_urgent = False
         return control
-
-    def _wrote(self, flow: Flow, size: int, now: float) -> None:
-        if not flow.continuing and now - flow.last_write > BURST_PAUSE:
-            flow.burst = 0
-        flow.burst += size
-        flow.last_write = now
-        self.guard(flow.offer_room)
-        flow.continuing = flow.wants_more
-        if flow.eof_sent:
-            self.guard(flow.finish_if_done)
-        elif flow.lane == Lane.INTERACTIVE and flow.burst >= BULK_AFTER and not flow.moving:
-            if self._bulk.attached is None:
-                self.want_bulk()
-            elif flow.state is State.OPEN:
-                flow.moving = True
-                self._moving.add(flow)
-                self._interactive.schedule.remove(flow)
-                self._ping(self._interactive, now)
-
-    def _set_lane(self, flow: Flow, lane: Lane) -> None:
-        """Everything of the flow is acknowledged: go on in `lane`."""
-        self._moving.discard(flow)
-        self.lanes[flow.lane].schedule.remove(flow)
-        flow.moving = False
-        flow.lane = lane
-        flow.last_batch = flow.burst = 0
-        if flow.say:
-            self.list_control(flow)
-        if flow.pending and flow.state is State.OPEN:
-            flow.last_write = self.clock()
-            self.list_data(flow)
-
-    def _leave_bulk(self) -> None:
-        for flow in list(self.flows.values()):
-            if flow.lane == Lane.BULK and flow.last_batch <= self._bulk.acked:
-                self._set_lane(flow, Lane.INTERACTIVE)
-        if self._bulk.under_way or self._bulk.schedule:
-            self.want_bulk()
-
-    def _ping(self, state: LaneState, now: float) -> None:
-        self._last_ping += 1
-        if len(self._pings) > 64:
-            self._pings.clear()
-        self._pings[self._last_ping] = now
-        state.control.append(frames.frame(Type.PING, self._last_ping))
-        if state.watchdog is not None:
-            state.watchdog.pinged(now)
-        self._wake(state)
-        self._arm(now + SUSPECT_AFTER)
 
     def _hello(self, state: LaneState, generation: int, oldest: int, newest: int) -> Hello:
         return Hello(
@@ -492,18 +433,9 @@ class Link:
         state.idle = False
         if state is self._interactive:
             self.detached_at = None
-            if self._bulk.attached is None and (self._bulk.under_way or self._bulk.schedule):
-                self._want_at = None
-                self.want_bulk()
-        else:
-            self._want_at = None
+        self._placement.attached(state)
         self.acknowledged(state)
-        self._ping(state, now)
-
-    def forget_peer(self) -> None:
-        """Client: without a carrier for longer than the other end lingers, its flows are lost. Start anew."""
-        self.peer_instance = b""
-        self._restart()
+        self.ping(state)
 
     def _restart(self) -> None:
         """The other end forgot us: numbers start again, opened flows are lost, unanswered ones ask again."""
@@ -512,8 +444,7 @@ class Link:
             state.restart()
             state.schedule.control.clear()
             state.schedule.data.clear()
-        self._moving.clear()
-        self._want_at = None
+        self._placement.restart()
         self._pings.clear()
         self.last_peer = 0
         for flow in sorted(self.flows.values(), key=lambda flow: flow.id):

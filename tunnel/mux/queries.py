@@ -65,10 +65,13 @@ class Queries:
         """The query to hand to the acceptor; None when there are too many (it is answered with nothing)."""
         self._unanswered += 1
         query = Query(self, subject, message)
-        if self._unanswered > MOST:
+        if self._unanswered <= MOST:
+            return query
+        if len(self._frames) <= MOST:
             query.reply(b"")
-            return None
-        return query
+        else:
+            self._unanswered -= 1  # a peer that asks and does not read gets no answer
+        return None
 
     def received_reply(self, subject: int, message: bytes) -> None:
         """The peer answered; an unknown id is a query that timed out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import random
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from tunnel.aio.link_client import LinkClient, LinkRefused, LinkState
 from tunnel.aio.link_server import LinkServer
 from tunnel.aio.tasks import Tasks
 from tunnel.endpoint import Broken
-from tunnel.mux import handshake
+from tunnel.mux import frames, handshake
 from tunnel.mux.errors import GoAway, PeerLeft
 from tunnel.mux.flow import FlowKind
 from tunnel.mux.lane import Lane
@@ -334,6 +335,33 @@ async def test_garbage_in_place_of_a_hello() -> None:
         handshake.parse(answer)
     assert left.value.code == GoAway.PROTOCOL
     await rig.tasks.stop()
+
+
+async def test_a_server_that_breaks_the_protocol_gets_a_new_link() -> None:
+    hellos: list[handshake.Hello] = []
+    tasks = Tasks("rig")
+
+    async def misbehave(stream: ByteStream) -> None:
+        message = await stream.read()
+        assert message is not None
+        hello = handshake.parse(message)
+        hellos.append(hello)
+        answer = dataclasses.replace(hello, instance=b"s" * 16, peer_instance=hello.instance, received=0)
+        await stream.write(answer.encode())
+        await stream.write(frames.message(1, (), (frames.frame(frames.Type.DATA, 1001, 0, b"never opened"),)))
+        await stream.read()
+
+    async def dial(lane: Lane) -> ByteStream:
+        near, far = memory_streams()
+        tasks.spawn(misbehave(far), name="misbehave")
+        return near
+
+    client = LinkClient(dial=dial, session="session", acceptor=Listener(), name="rig")
+    run = tasks.spawn(client.run(), name="client")
+    await until(lambda: len(hellos) >= 3)
+    assert not run.done()
+    assert len({hello.instance for hello in hellos}) == len(hellos)
+    await tasks.stop()
 
 
 async def test_a_client_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

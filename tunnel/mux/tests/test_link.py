@@ -78,6 +78,12 @@ class Rig:
             result += owned(frames.parse(frames.split(message)[2], numbered=True))
         return result
 
+    def flood(self, message: Callable[[int], tuple[tuple[bytes, ...], tuple[bytes, ...]]]) -> None:
+        """Receive 10,000 messages (batch, control) without sending anything."""
+        for step in range(10000):
+            batch, control = message(step)
+            self.receive(*batch, control=control)
+
     def opened(self, number: int = 1) -> Recorder:
         self.receive(frames.frame(Type.OPEN, number, FlowKind.STREAM))
         self.sent()
@@ -270,6 +276,50 @@ def test_queries_beyond_the_bound_are_answered_with_nothing() -> None:
     assert rig.sent() == [(Type.REPLY, 0, 0, b"once")]
 
 
+def test_a_peer_that_asks_and_does_not_take_the_answers_is_cut_off() -> None:
+    rig = Rig(Limits(flows=10, pending=10))
+    with pytest.raises(LinkEnded):
+        rig.flood(lambda step: ((frames.frame(Type.OPEN, 2 * step + 1, FlowKind.STREAM),), ()))
+    assert len(rig.link.flows) == 0
+    rig = Rig()
+    with pytest.raises(RemoteProtocolError):
+        rig.flood(lambda step: ((), (frames.frame(Type.PING, 1),)))
+    rig = Rig()
+    rig.listener.on_query = lambda query: None  # type: ignore[method-assign]  # never answers
+    rig.flood(lambda step: ((frames.frame(Type.QUERY, step, 0, b"q"),), ()))
+    assert MOST <= len(rig.sent()) <= MOST + 1
+
+
+def test_a_link_that_ended_begins_another_one() -> None:
+    client = Link(
+        role=Role.CLIENT,
+        session="session",
+        instance=b"c" * 16,
+        acceptor=Listener(),
+        shell=Shell(),
+        clock=lambda: 0.0,
+        budget=Budget(),
+    )
+    client.attach(handshake.parse(make("session").answer(handshake.parse(client.hello(Lane.INTERACTIVE)))))
+    lost = Recorder()
+    client.open(FlowKind.STREAM, b"", lost)
+    with pytest.raises(LinkEnded):
+        client.receive(Lane.INTERACTIVE, frames.message(1, (), (frames.frame(Type.DATA, 99, 0, b"x"),)))
+    assert lost.refusal is Refusal.GONE
+    client.renew(b"d" * 16)
+    waiting = Recorder()
+    client.open(FlowKind.STREAM, b"again", waiting)
+    hello = handshake.parse(client.hello(Lane.INTERACTIVE))
+    assert (hello.instance, hello.peer_instance, hello.received) == (b"d" * 16, b"", 0)
+    other = make("session")
+    client.attach(handshake.parse(other.answer(hello)))
+    message = client.next_batch(Lane.INTERACTIVE)
+    assert message is not None
+    other.receive(Lane.INTERACTIVE, message)
+    assert isinstance(other.acceptor, Listener)
+    assert other.acceptor.bodies == [b"again"]
+
+
 def test_go_away_and_a_second_hello() -> None:
     rig = Rig()
     with pytest.raises(PeerLeft, match="bye") as left:
@@ -282,7 +332,7 @@ def test_go_away_and_a_second_hello() -> None:
 def test_a_server_asks_for_the_bulk_lane_until_it_is_there() -> None:
     rig = Rig()
     mine = rig.opened(1)
-    mine.write(bytes(4 << 20))
+    mine.write(bytes(16 << 20))
     wants = 0
     for step in range(40):
         rig.now = step * 0.1
