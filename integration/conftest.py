@@ -4,7 +4,6 @@ import itertools
 import re
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -13,20 +12,9 @@ from integration.cluster.cluster import Cluster
 from integration.cluster.errors import ClusterError
 from integration.cluster.external import ExternalCluster
 from integration.cluster.laptop import Laptop, ResolverKind
-from integration.cluster.places import DEFAULT_NAME
 
 _CLUSTER = pytest.StashKey[Cluster]()
 _STARTED_HERE = pytest.StashKey[bool]()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("cluster", "the cluster that the tests use")
-    group.addoption(
-        "--cluster-name", default=DEFAULT_NAME, help="the local cluster of this name (default: %(default)s)"
-    )
-    group.addoption("--kubeconfig", type=Path, help="instead of the local cluster, the one of this kubeconfig")
-    group.addoption("--context", help="instead of the local cluster, the one of this context")
-    group.addoption("--image-prefix", help="where another cluster pulls manager, agent and test images from")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
