@@ -70,13 +70,14 @@ class Carrier:
                 raise error
 
     async def _read(self) -> None:
-        link, lane, read = self._link, self.lane, self._stream.read
-        while (message := await read()) is not None:
+        link, lane, read, fenced = self._link, self.lane, self._stream.read, self._stopped.done
+        while (message := await read()) is not None and not fenced():
             link.receive(lane, message)
 
     async def _write(self) -> None:
         link, lane, write, ready = self._link, self.lane, self._stream.write, self._ready
-        while True:
+        # Once fenced, what the link has to send is the next carrier's; taking it here would lose it.
+        while not self._stopped.done():
             message = link.next_batch(lane)
             if message is None:
                 await ready.wait()

@@ -29,6 +29,8 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 ]
 """Options for a client's channel: one carrier each, never shared, no retries beneath ours."""
 
+_BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""What grpc.aio raises for a stream that is over, one way or the other."""
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -44,7 +46,7 @@ class ServerStream:
         """The next message; None when the client ended its side."""
         try:
             message: Any = await self._context.read()
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        except _BROKEN as error:
             raise StreamError(str(error)) from error
         return message if isinstance(message, bytes) else None
 
@@ -52,7 +54,7 @@ class ServerStream:
         """Send a message."""
         try:
             await self._context.write(message)
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        except _BROKEN as error:
             raise StreamError(str(error)) from error
 
     async def close(self) -> None:
@@ -75,7 +77,7 @@ class ClientStream:
             code, details = await self._call.code(), await self._call.details()
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), error.details()
-        except asyncio.InvalidStateError as error:
+        except _BROKEN as error:
             raise StreamError(str(error)) from error
         if code is grpc.StatusCode.OK:
             return None
@@ -88,7 +90,7 @@ class ClientStream:
         except grpc.aio.AioRpcError as error:
             kind = StreamRefused if error.code() in _REFUSED else StreamError
             raise kind(f"{error.code().name}: {error.details()}") from error
-        except asyncio.InvalidStateError as error:
+        except _BROKEN as error:
             raise StreamError(str(error)) from error
 
     async def close(self) -> None:

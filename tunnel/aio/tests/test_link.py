@@ -128,7 +128,7 @@ async def test_opening_takes_one_round_trip() -> None:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-async def test_flows_go_on_after_the_line_was_cut(silent: bool) -> None:
+async def test_flows_go_on_after_the_line_was_cut(silent: bool, caplog: pytest.LogCaptureFixture) -> None:
     async with rigged() as rig:
         mine = open_flow(rig)
         await until(lambda: mine.opened)
@@ -151,6 +151,7 @@ async def test_flows_go_on_after_the_line_was_cut(silent: bool) -> None:
         await until(lambda: mine.closed == [None] and theirs.closed == [None], 20)
         assert theirs.received == data
         assert mine.received == data
+        assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
 
 
 async def test_a_flow_is_not_slowed_by_stalled_readers() -> None:
