@@ -370,8 +370,10 @@ class ClientHost(Host):
             self.dial(lane)
 
     def _attempt(self, lane: Lane) -> None:
-        if self.closed or (lane is Lane.BULK and not self.link.attached):
-            self._dialling.discard(lane)
+        if self.closed:
+            return
+        if lane is Lane.BULK and not self.link.attached:
+            self.world.later(REDIAL_PAUSE, lambda: self._attempt(lane))
             return
         pipe = Pipe(self.world, self.line)
         pipe.dead = not self.line.up
