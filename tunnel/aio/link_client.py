@@ -18,7 +18,7 @@ from tunnel.aio.logging import Context, RateLimited
 from tunnel.aio.tasks import Tasks
 from tunnel.endpoint import Broken
 from tunnel.mux import handshake
-from tunnel.mux.errors import PeerLeft, RemoteProtocolError
+from tunnel.mux.errors import GoAway, PeerLeft, RemoteProtocolError
 from tunnel.mux.handshake import Hello, Limits
 from tunnel.mux.lane import Lane
 from tunnel.mux.link import Acceptor, Link, Role
@@ -31,6 +31,8 @@ PATIENT_TIMEOUT = 6.0
 """The same for every third attempt, so that a line or a laptop that is always slower connects all the same."""
 CLOSE_TIMEOUT = 2.0
 """Seconds a replaced byte stream gets to close."""
+LEAVE_TIMEOUT = 0.5
+"""Seconds to tell the server that this side ends."""
 BACKOFF_LEAST, BACKOFF_MOST = 0.05, 2.0
 """Seconds between attempts."""
 SHORT_LIFE = 5.0
@@ -96,6 +98,7 @@ class LinkClient:
         )
         self._timer = LinkTimer(self.link, loop)
         self._carriers: dict[Lane, Carrier] = {}
+        self._runs: set[asyncio.Task[None]] = set()
         self._needed = {lane: asyncio.Event() for lane in Lane}
         self._connected = asyncio.Event()
         self._outcome: asyncio.Future[None] = loop.create_future()
@@ -114,6 +117,7 @@ class LinkClient:
         finally:
             self._timer.stop()
             self.link.end(Broken.ENDED)
+            await self._leave()
             await self._tasks.stop()
 
     async def connected(self) -> None:
@@ -172,6 +176,15 @@ class LinkClient:
         self.state = state
         if self._on_state is not None:
             self._on_state(state)
+
+    async def _leave(self) -> None:
+        """Tell the server that nobody will come back to this link."""
+        carriers = list(self._carriers.values())
+        for carrier in carriers:
+            carrier.stop(GoAway.ENDED, "the client is leaving")
+        runs = [run for run in self._runs if not run.done()]
+        if runs:
+            await asyncio.wait(runs, timeout=LEAVE_TIMEOUT)
 
     async def _keep(self, lane: Lane) -> None:
         backoff = Backoff(BACKOFF_LEAST, BACKOFF_MOST, random.random)
@@ -237,7 +250,9 @@ class LinkClient:
             raise
         if older is not None:
             older.stop()
-        self._tasks.spawn(self._run_carrier(carrier, stream), name=f"carrier.{lane.name.lower()}")
+        run = self._tasks.spawn(self._run_carrier(carrier, stream), name=f"carrier.{lane.name.lower()}")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
         for other, kept in list(self._carriers.items()):
             if self.link.lanes[other].attached != kept.generation:
                 kept.stop()  # the server is a new one, so this carrier leads to nobody

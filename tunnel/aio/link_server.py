@@ -77,7 +77,11 @@ class LinkServer:
         try:
             await stream.write(answer)
             await carrier.run()
-        except (StreamError, PeerLeft) as error:
+        except PeerLeft as left:
+            self.log.debug("session %s left: %s", session, left)
+            if left.permanent:
+                self._end(link, Broken.ENDED, None, "")
+        except StreamError as error:
             self.log.debug("session %s: %s carrier ended: %s", session, hello.lane.name.lower(), error)
         except RemoteProtocolError as error:
             self.log.warning("session %s broke the protocol: %s", session, error)

@@ -21,6 +21,10 @@ class Bounds:
     bytes: int = 256 << 20
 
 
+MOST_PER_SESSION = 4
+"""Links with a carrier that one session may have; it needs one, and for a moment two."""
+
+
 class Registry:
     """Links by session and client instance. `make_link(session)` makes a server's link; ending one is the caller's."""
 
@@ -46,6 +50,8 @@ class Registry:
             raise HelloRefused(GoAway.UNKNOWN_LINK, "the link is not known here")
         # A session is one process: whatever links it left behind without a carrier, it will not come back to them.
         replaced = [other for other in self.links(session) if other is link or not other.attached]
+        if len(self.links(session)) - len(replaced) >= MOST_PER_SESSION:
+            raise HelloRefused(GoAway.BUSY, "the session has too many links")
         for other in replaced:
             self.remove(other)
         link = self._make_link(session)

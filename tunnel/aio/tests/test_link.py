@@ -287,6 +287,20 @@ async def test_a_detached_link_lingers_and_then_ends() -> None:
     await rig.tasks.stop()
 
 
+async def test_a_client_that_ends_leaves_nothing_behind() -> None:
+    rig = MemoryRig()
+    client = rig.client()
+    await asyncio.wait_for(client.connected(), 5)
+    mine = Recorder()
+    mine.endpoint = client.link.open(FlowKind.STREAM, b"", mine)
+    await until(lambda: mine.opened)
+    ((_, theirs),) = rig.listener.flows.values()
+    rig.run.cancel()
+    await until(lambda: theirs.closed == [Broken.ENDED], 1)
+    assert rig.links.links("session") == []
+    await rig.tasks.stop()
+
+
 async def test_detached_links_beyond_the_bounds_end_at_once() -> None:
     rig = MemoryRig(bounds=Bounds(links=0))
     client = rig.client()

@@ -17,7 +17,7 @@ from tunnel.mux.handshake import Hello, Limits
 from tunnel.mux.lane import Lane
 from tunnel.mux.link import Link, Role
 from tunnel.mux.queries import MOST, Query
-from tunnel.mux.registry import Bounds, Registry
+from tunnel.mux.registry import MOST_PER_SESSION, Bounds, Registry
 from tunnel.mux.window import INITIAL, Budget
 from tunnel.testing.peers import Listener, Recorder
 
@@ -382,6 +382,18 @@ def test_first_messages_that_are_no_hello(message: bytes) -> None:
 
 def test_a_hello_survives_its_encoding() -> None:
     assert handshake.parse(HELLO.encode()) == HELLO
+
+
+def test_one_session_gets_only_so_many_links() -> None:
+    registry = Registry(lambda session: make(session), Bounds())
+    for index in range(MOST_PER_SESSION):
+        registry.greet(dataclasses.replace(HELLO, instance=bytes([index]) * 16), "session")
+    with pytest.raises(HelloRefused) as refused:
+        registry.greet(dataclasses.replace(HELLO, instance=b"x" * 16), "session")
+    assert refused.value.code is GoAway.BUSY
+    registry.greet(dataclasses.replace(HELLO, session="other"), "other")
+    registry.links("session")[0].detach(Lane.INTERACTIVE, 1)
+    registry.greet(dataclasses.replace(HELLO, instance=b"x" * 16), "session")
 
 
 def test_detached_links_are_bounded_longest_detached_first() -> None:
