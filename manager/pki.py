@@ -138,7 +138,7 @@ class Authority:
         certificate = (
             _builder(_name(f"tpctl {identity.kind.value}"), issuer.certificate.subject, key, now, end)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(_authority_key(issuer), critical=False)
