@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tpd.session import errors
-from tpd.session.carriers.websocket import CarrierFailed, WebSocketCarrier
+from tpd.session.carriers.port_forward import CarrierFailed, PortForward
 from tpd.session.control import Progress
 from tpd.session.errors import SessionError
 from tpd.session.identity import new_identity
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class Opened:
     """A session that has its certificate, and a port-forward to its manager."""
 
-    def __init__(self, session: SessionObject, user: str, pod: str, carrier: asyncio.Task[WebSocketCarrier]) -> None:
+    def __init__(self, session: SessionObject, user: str, pod: str, carrier: asyncio.Task[PortForward]) -> None:
         self.session = session
         self.user = user
         self.pod = pod
@@ -63,7 +63,7 @@ async def open_session(api: Api, settings: Settings, machine_id: str, progress: 
     )
     session = SessionObject(api, namespace, spec, identity)
     carrier = asyncio.get_running_loop().create_task(
-        WebSocketCarrier.open(api, namespace, pod_name, paths.SESSIONS_PORT), name="first-carrier"
+        PortForward.open(api, namespace, pod_name, paths.SESSIONS_PORT), name="first-carrier"
     )
     try:
         await together(session.create(), _opened(carrier, namespace))
@@ -74,7 +74,7 @@ async def open_session(api: Api, settings: Settings, machine_id: str, progress: 
     return Opened(session, user, pod_name, carrier)
 
 
-async def discard(session: SessionObject, carrier: asyncio.Task[WebSocketCarrier] | None) -> None:
+async def discard(session: SessionObject, carrier: asyncio.Task[PortForward] | None) -> None:
     """Take back what was begun, as far as that is possible within two seconds."""
 
     async def take_back() -> None:
@@ -116,7 +116,7 @@ async def _check_namespace(api: Api, namespace: str) -> None:
         raise errors.from_kube(error, f"looking for namespace {namespace}") from error
 
 
-async def _opened(carrier: asyncio.Task[WebSocketCarrier], namespace: str) -> None:
+async def _opened(carrier: asyncio.Task[PortForward], namespace: str) -> None:
     doing = f"forwarding a port to the traffic-manager in namespace {namespace}"
     try:
         await asyncio.shield(carrier)

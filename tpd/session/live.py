@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from tpd.session.carriers.websocket import WebSocketCarrier
+from tpd.session.carriers.port_forward import PortForward
 from tpd.session.kube import manager as manager_lookup
 from tpd.session.kube import paths
 from tpd.session.kube.session_object import SessionObject
@@ -50,7 +50,7 @@ class LiveSession:
         api: Api,
         session: SessionObject,
         pod: str,
-        carrier: asyncio.Task[WebSocketCarrier],
+        carrier: asyncio.Task[PortForward],
         *,
         on_cluster: Callable[[manager_pb2.Cluster], None],
         on_state: Callable[[LinkState], None],

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tpd.session.carriers.peer import PeerChannel
-from tpd.session.carriers.websocket import CarrierFailed, WebSocketCarrier
+from tpd.session.carriers.port_forward import CarrierFailed, PortForward
 from tpd.session.identity import Identity
 from tunnel.aio.byte_stream import ByteStream, StreamError
 from tunnel.aio.link_client import LinkClient, LinkState
@@ -43,7 +43,7 @@ class PeerLink:
         identity: Callable[[], Identity],
         acceptor: Acceptor,
         on_state: Callable[[LinkState], None],
-        first: asyncio.Task[WebSocketCarrier] | None = None,
+        first: asyncio.Task[PortForward] | None = None,
     ) -> None:
         """first: a carrier that is being opened already; the first dial uses it."""
         self._api = api
@@ -93,11 +93,11 @@ class PeerLink:
         dialled.set_result(None)
         return _LaneStream(connect_stream(peer.channel), peer)
 
-    async def _carrier(self, where: Where) -> WebSocketCarrier:
+    async def _carrier(self, where: Where) -> PortForward:
         first, self._first = self._first, None
         if first is not None:
             return await first
-        return await WebSocketCarrier.open(self._api, where.namespace, where.pod, where.port)
+        return await PortForward.open(self._api, where.namespace, where.pod, where.port)
 
 
 class _LaneStream(ByteStream):

@@ -16,6 +16,7 @@ import aiohttp
 
 from tunnel.kube.errors import ApiError, KubeconfigError, KubeError, Unreachable, from_response, from_status
 from tunnel.kube.kubeconfig import Credentials, load, paths_from
+from tunnel.kube.upgrade import Upgraded, upgrade_headers
 
 Object = dict[str, Any]
 """A Kubernetes object, or any other JSON document of the API."""
@@ -206,6 +207,24 @@ class Api:
         except aiohttp.WSServerHandshakeError as error:
             reason = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound"}.get(error.status, "Unknown")
             raise ApiError(error.status, reason, f"the API server answered {error.status} to a WebSocket") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    async def upgrade(self, path: str, *, protocol: str, params: Mapping[str, str] | None = None) -> Upgraded:
+        """Open a WebSocket that speaks `protocol`, as bare bytes. Raises `ApiError` when the server refuses."""
+        headers = {**await self._headers(), **upgrade_headers(protocol)}
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                response = await self._http.get(
+                    self.server + path,
+                    params=params,
+                    headers=headers,
+                    server_hostname=self._credentials.server_name,
+                )
+                if response.status == 101:
+                    return Upgraded(response)
+                async with response:
+                    raise from_response(response.status if response.status >= 300 else 400, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 

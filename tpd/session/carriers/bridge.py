@@ -1,13 +1,12 @@
 """Joins gRPC to a carrier. grpcio takes no connected socket, so it dials a Unix socket and we pump the bytes.
 
 The socket lies in a private directory, accepts one connection, of this very process (SO_PEERCRED), and is gone then.
-Upwards, what gathers while the line is busy leaves as one message: small frames are slow in container runtimes.
+The pump is callbacks only: a task per direction would cost every small message two more turns of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -16,59 +15,56 @@ import struct
 import tempfile
 from collections import deque
 
-from tpd.session.carriers.websocket import CarrierFailed, WebSocketCarrier
+from tpd.session.carriers.port_forward import LARGEST_MESSAGE, LARGEST_PREFIX, CarrierFailed, PortForward
 
 log = logging.getLogger(__name__)
 
-LARGEST_MESSAGE = 256 * 1024
-"""Bytes of one message upwards; also what is read ahead from gRPC while the line is busy."""
 _DIAL_LIMIT = 10.0
+_MOST_PARTS = 512
+"""Buffers in one system call; the kernel takes 1024."""
 _CREDENTIALS = struct.Struct("3i")
 
 
 class Bridge:
     """`address` is what gRPC dials. `ended` is done when the bridge is down, with the reason as a text."""
 
-    def __init__(self, carrier: WebSocketCarrier) -> None:
+    def __init__(self, carrier: PortForward) -> None:
         self._carrier = carrier
         self._directory = tempfile.mkdtemp(prefix="tpctl-")  # mode 0700
         self._path = os.path.join(self._directory, "grpc")
-        self._task: asyncio.Task[None] | None = None
         self.address = f"unix:{self._path}"
-        self._sent = self._received = self._messages_up = self._messages_down = 0
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+    def listen(self) -> None:
+        """Make the listening socket; after this gRPC may dial."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._listener.bind(self._path)
+        self._listener.listen(1)
+
     async def run(self) -> None:
-        """Listen, accept gRPC's connection and pump until either side ends."""
+        """Accept gRPC's connection and pump until either side ends."""
         reason = "closed"
+        pump: _Pump | None = None
         try:
-            local = await self._accept()
-            await self._pump(local)
-        except* CarrierFailed as group:
-            reason = str(group.exceptions[0])
-        except* (OSError, TimeoutError) as group:
-            reason = f"the bridge to gRPC failed: {group.exceptions[0]}"
+            pump = _Pump(await self._accept(), self._carrier)
+            reason = await pump.ended
+        except CarrierFailed as failed:
+            reason = str(failed)
+        except OSError as error:  # TimeoutError is one
+            reason = f"the bridge to gRPC failed: {error or 'gRPC did not dial it'}"
         finally:
             self._forget_socket()
-            log.debug(
-                "carrier ended (%s): up %d bytes in %d messages, down %d in %d",
-                *(reason, self._sent, self._messages_up, self._received, self._messages_down),
-            )
+            if pump is not None:
+                pump.close()
+                log.debug(
+                    "carrier ended (%s): up %d bytes in %d messages, down %d in %d",
+                    *(reason, pump.sent, pump.messages_up, pump.received, pump.messages_down),
+                )
+            self._carrier.abort(reason)
             if not self.ended.done():
                 self.ended.set_result(reason)
-            with contextlib.suppress(Exception):  # closing a broken connection may fail in any way; it is gone anyway
-                async with asyncio.timeout(1):
-                    await self._carrier.close()
 
-    def listen(self) -> socket.socket:
-        """Make the listening socket; after this gRPC may dial."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.bind(self._path)
-        listener.listen(1)
-        self._listener = listener
-        return listener
-
-    async def _accept(self) -> _Local:
+    async def _accept(self) -> socket.socket:
         loop = asyncio.get_running_loop()
         with self._listener as listener:
             async with asyncio.timeout(_DIAL_LIMIT):
@@ -78,98 +74,114 @@ class Bridge:
                         break
                     connection.close()
         self._forget_socket()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST_MESSAGE)
-        _, local = await loop.create_unix_connection(_Local, sock=connection)
-        return local
-
-    async def _pump(self, local: _Local) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._up(local), name="carrier-up")
-                group.create_task(self._down(local), name="carrier-down")
-        finally:
-            local.abort()
-
-    async def _up(self, local: _Local) -> None:
-        while True:
-            message = await local.take()
-            if not message:
-                raise CarrierFailed("closed")
-            self._sent += len(message)
-            self._messages_up += 1
-            await self._carrier.send(message)
-
-    async def _down(self, local: _Local) -> None:
-        while True:
-            data = await self._carrier.receive()
-            self._received += len(data)
-            self._messages_down += 1
-            await local.put(data)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST_MESSAGE)
+        return connection
 
     def _forget_socket(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class _Local(asyncio.Protocol):
-    """gRPC's connection: a queue of what it sent, and writing with back-pressure."""
+class _Pump:
+    """gRPC's connection on one side, the carrier on the other; the slower one stops the faster."""
 
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._waiting: deque[bytes] = deque()
-        self._size = 0
-        self._closed = False
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+    def __init__(self, local: socket.socket, carrier: PortForward) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._local = local
+        self._carrier = carrier
+        self._buffer = bytearray(LARGEST_PREFIX + LARGEST_MESSAGE)
+        self._view = memoryview(self._buffer)
+        self._waiting: deque[memoryview] = deque()
+        """What gRPC's socket did not take yet."""
+        self.sent = self.received = self.messages_up = self.messages_down = 0
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self._loop.add_reader(local, self._readable)
+        carrier.start(self)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
-        transport.set_write_buffer_limits(high=LARGEST_MESSAGE)  # type: ignore[attr-defined]
+    def close(self) -> None:
+        """Close gRPC's connection. Idempotent."""
+        if self._local.fileno() >= 0:
+            self._loop.remove_reader(self._local)
+            self._loop.remove_writer(self._local)
+            self._local.close()
 
-    def data_received(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._size >= LARGEST_MESSAGE and self._transport is not None:
-            self._transport.pause_reading()
-        self._arrived.set()
+    # Upwards.
 
-    async def take(self) -> bytes:
-        """Everything that has arrived, behind the channel byte of data; empty at the end."""
-        while not self._waiting:
-            if self._closed:
-                return b""
-            self._arrived.clear()
-            await self._arrived.wait()
-        message = b"\0" + b"".join(self._waiting)
-        self._waiting.clear()
-        if self._size >= LARGEST_MESSAGE and self._transport is not None and not self._closed:
-            self._transport.resume_reading()
-        self._size = 0
-        return message
+    def _readable(self) -> None:
+        try:
+            size = self._local.recv_into(self._view[LARGEST_PREFIX:])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(f"gRPC's connection broke: {error}")
+            return
+        if not size:
+            self._end("closed")
+            return
+        self.sent += size
+        self.messages_up += 1
+        prefix = self._carrier.prefix(size)
+        start = LARGEST_PREFIX - len(prefix)
+        self._view[start:LARGEST_PREFIX] = prefix
+        self._carrier.send(bytes(self._view[start : LARGEST_PREFIX + size]))
 
-    async def put(self, data: memoryview) -> None:
-        """Write towards gRPC; waits while it does not read."""
-        if self._closed or self._transport is None:
-            raise CarrierFailed("closed")
-        self._transport.write(data)
-        await self._room.wait()
+    def on_pause(self) -> None:
+        """The line is full."""
+        if self._local.fileno() >= 0:
+            self._loop.remove_reader(self._local)
 
-    def pause_writing(self) -> None:
-        self._room.clear()
+    def on_resume(self) -> None:
+        """The line takes more."""
+        if self._local.fileno() >= 0:
+            self._loop.add_reader(self._local, self._readable)
 
-    def resume_writing(self) -> None:
-        self._room.set()
+    # Downwards.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
-        self._arrived.set()
-        self._room.set()
+    def on_data(self, parts: list[memoryview]) -> None:
+        """Bytes for gRPC."""
+        waiting = self._waiting
+        self.received += sum(map(len, parts))
+        self.messages_down += 1
+        if waiting:
+            waiting.extend(parts)
+            return
+        waiting.extend(parts)
+        self._write()
+        if waiting and self._local.fileno() >= 0:
+            self._carrier.pause()
+            self._loop.add_writer(self._local, self._writable)
 
-    def abort(self) -> None:
-        """Drop the connection."""
-        if self._transport is not None:
-            self._transport.abort()
+    def _writable(self) -> None:
+        self._write()
+        if not self._waiting and self._local.fileno() >= 0:
+            self._loop.remove_writer(self._local)
+            self._carrier.resume()
+
+    def _write(self) -> None:
+        waiting = self._waiting
+        while waiting and self._local.fileno() >= 0:
+            parts = list(waiting) if len(waiting) <= _MOST_PARTS else [waiting[i] for i in range(_MOST_PARTS)]
+            try:
+                size = self._local.sendmsg(parts)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(f"gRPC's connection broke: {error}")
+                return
+            for part in parts:
+                if size < len(part):
+                    waiting[0] = part[size:]
+                    return
+                size -= len(part)
+                waiting.popleft()
+
+    def on_closed(self, reason: str) -> None:
+        """The carrier has ended."""
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self.close()
+        if not self.ended.done():
+            self.ended.set_result(reason)
 
 
 def _peer_pid(connection: socket.socket) -> int:

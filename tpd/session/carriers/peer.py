@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tpd.session.carriers.bridge import Bridge
-from tpd.session.carriers.websocket import WebSocketCarrier
+from tpd.session.carriers.port_forward import PortForward
 from tpd.session.identity import Identity
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class PeerChannel:
     """`channel` works until `close()` or until the carrier ends (`ended` says why). A new carrier, a new channel:
     gRPC's own reconnecting would wait for minutes, and its socket is gone."""
 
-    def __init__(self, carrier: WebSocketCarrier, expected: str, identity: Identity) -> None:
+    def __init__(self, carrier: PortForward, expected: str, identity: Identity) -> None:
         """expected: the DNS name in the peer's certificate, e.g. `UID.agent.tpctl`."""
         import grpc
         import grpc.aio
