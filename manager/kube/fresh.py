@@ -22,14 +22,18 @@ class Fresh:
         self._written[key_of(dict(item))] = item
 
     def items(self) -> list[Object]:
-        """The newest that is known of each object that still exists."""
+        """The newest that is known of each object that still exists.
+
+        What is deleted is gone from here at once, also while a finalizer keeps the object itself.
+        """
         seen = self._informer.items
         for key, item in list(self._written.items()):
             current = seen.get(key)
             # resourceVersions of one kind of resource grow (KEP-5504); another uid is another object.
             if current is None or _uid(current) != _uid(item) or _number(current) >= _number(item):
                 del self._written[key]
-        return [self._written.get(key, item) for key, item in seen.items()]
+        newest = [self._written.get(key, item) for key, item in seen.items()]
+        return [item for item in newest if "deletionTimestamp" not in item["metadata"]]
 
 
 def _uid(item: Object) -> str:

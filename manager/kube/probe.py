@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -35,20 +36,20 @@ class PolicyProbe:
         self.watch = PolicyWatch()
         self.works = asyncio.Event()
         """Set once the policies have been seen to work."""
+        self._failing = asyncio.Event()
+        """Set while a false name was let in the last time."""
 
     async def run(self) -> None:
         """Probe until cancelled."""
         pause = _SOON
         while True:
-            before = self.watch.works_since
-            asked = await self.confirm()
-            if before != self.watch.works_since:
-                self._on_change()
-            if asked and self.watch.works_since is not None:
-                pause = _LATER
+            if await self.confirm() and self.watch.works_since is not None:
+                pause = _SOON
+                with contextlib.suppress(TimeoutError):  # whoever else asks may see them fail meanwhile
+                    await asyncio.wait_for(self._failing.wait(), _LATER)
             else:
                 pause = min(pause * 1.5, _LONGEST)
-            await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
 
     async def confirm(self) -> bool:
         """Probe once, now. Before anything is accepted: the policies may have gone since the last time.
@@ -64,13 +65,17 @@ class PolicyProbe:
                 return False
             if problem:
                 self.watch.admitted()
+                self._failing.set()
                 if problem != self._complained:
                     log.warning("accepting nothing: %s", problem)
             else:
                 self.works.set()
+                self._failing.clear()
                 if before is None:
                     log.info("false names are refused: accepting sessions and engagements")
             self._complained = problem
+            if before != self.watch.works_since:
+                self._on_change()  # whoever asked: what waits for it is judged now
             return True
 
     async def _probe(self) -> str:

@@ -40,16 +40,20 @@ class PolicyWatch:
         """Objects created after this Unix second are under honest names; None: accept nothing."""
         self.changed = -1.0
         """When the policies last changed, as of the last refusal."""
+        self._failed = False
 
     def refused(self, changed: float, now: float) -> None:
         """A false name was refused; the policies last changed at `changed`; it is `now` on the API server's clock."""
         if self.works_since is None or changed != self.changed:
-            self.works_since = min(now, changed + SETTLING)
+            # After a false name was let in, whatever the policies say about their age: only what comes now is honest.
+            self.works_since = now if self._failed else min(now, changed + SETTLING)
             self.changed = changed
+            self._failed = False
 
     def admitted(self) -> None:
         """A false name was let in, or nobody knows: accept nothing."""
         self.works_since = None
+        self._failed = True
 
     def trusts(self, created: float) -> bool | None:
         """Whether an object created then is under an honest name; None: nobody can tell now."""

@@ -50,6 +50,14 @@ def test_a_changed_policy_begins_anew() -> None:
     assert policy.trusts(3000) is None
 
 
+def test_after_a_false_name_was_let_in_only_what_comes_then_counts() -> None:
+    policy = working_policy()
+    policy.admitted()
+    policy.refused(changed=policy.changed, now=3000)  # the policies say that they did not change
+    assert policy.trusts(2999) is False
+    assert policy.trusts(3001) is True
+
+
 def test_an_active_session_is_left_alone() -> None:
     assert _decide(session(**ACTIVE)).step is Step.NOTHING
 
