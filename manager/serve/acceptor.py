@@ -121,7 +121,7 @@ class _Association(FlowHandler):
     async def open(self, host: str, port: int) -> None:
         """Make the socket."""
         try:
-            socket = await dial_udp(host, port, _FromSocket(self._flow))
+            socket = await dial_udp(host, port, _FromSocket(self._flow, self.close))
         except Refused as refused:
             self._flow.refuse(refused.refusal, refused.detail)
             return
@@ -142,15 +142,21 @@ class _Association(FlowHandler):
         """The laptop ended it."""
         if self.task is not None:
             self.task.cancel()
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
 
 
 class _FromSocket:
     """The other direction."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, close: Callable[[], None]) -> None:
         self._flow = flow
+        self._close = close
 
     def on_datagram(self, data: memoryview) -> None:
         """From the cluster."""
@@ -158,6 +164,7 @@ class _FromSocket:
 
     def on_refused(self, refusal: Refusal) -> None:
         """No datagram gets there now; the laptop's stack says so to the program."""
+        self._close()
         self._flow.break_off(Broken.REFUSED if refusal is Refusal.REFUSED else Broken.RESET)
 
     def on_expired(self) -> None:
