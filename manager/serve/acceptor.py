@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from manager.serve.dns import ClusterDns
 from manager.state.dialpolicy import Address, DialPolicy
 from manager.state.model import Session
-from tunnel.aio.socket_endpoint import Refused, dial_tcp
+from tunnel.aio.socket_endpoint import Refused, SocketEndpoint, dial_tcp
 from tunnel.aio.tasks import Tasks
 from tunnel.aio.udp_endpoint import UdpEndpoint, dial_udp
 from tunnel.endpoint import Broken, EndpointHandler, Refusal
@@ -23,6 +23,8 @@ from tunnel.splice import Splice
 
 DIAL_LIMIT = 10.0
 """Seconds until an address that does not answer counts as unreachable."""
+BUSY_PAUSE = 0.25
+"""Seconds between tries while this pod has no port or descriptor left for a connection."""
 
 _KINDS = {open_pb2.TCP: FlowKind.STREAM, open_pb2.UDP: FlowKind.DATAGRAM}
 
@@ -51,7 +53,7 @@ class SessionAcceptor:
             return FlowHandler()
         if flow.kind is FlowKind.STREAM:
             dialling = _Dialling()
-            dialling.task = self._tasks.spawn(_dial(flow, dialling, str(address), port), name=f"dial {address}:{port}")
+            dialling.task = self._tasks.spawn(_dial(flow, str(address), port), name=f"dial {address}:{port}")
             return dialling
         association = _Association(flow)
         association.task = self._tasks.spawn(association.open(str(address), port), name=f"udp {address}:{port}")
@@ -94,9 +96,9 @@ class _Dialling(FlowHandler):
             self.task.cancel()
 
 
-async def _dial(flow: Flow, dialling: _Dialling, host: str, port: int) -> None:
+async def _dial(flow: Flow, host: str, port: int) -> None:
     try:
-        endpoint = await dial_tcp(host, port, DIAL_LIMIT)
+        endpoint = await _patiently(host, port)
     except Refused as refused:
         flow.refuse(refused.refusal, refused.detail)
         return
@@ -105,6 +107,19 @@ async def _dial(flow: Flow, dialling: _Dialling, host: str, port: int) -> None:
     flow.accept()
     splice.join(flow, endpoint)
     endpoint.start(splice.right)
+
+
+async def _patiently(host: str, port: int) -> SocketEndpoint:
+    """Dial; when this pod is out of local ports or descriptors, wait for some to come free."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + DIAL_LIMIT
+    while True:
+        try:
+            return await dial_tcp(host, port, deadline - loop.time())
+        except Refused as refused:
+            if refused.refusal is not Refusal.BUSY or loop.time() + BUSY_PAUSE >= deadline:
+                raise
+        await asyncio.sleep(BUSY_PAUSE)
 
 
 class _Association(FlowHandler):

@@ -15,7 +15,7 @@ SETTLING = 2.0
 """Seconds after a policy's last change from which it works for certain."""
 
 BEFORE_POLICY = "CreatedBeforePolicy"
-BEFORE_POLICY_MESSAGE = "It was created before the cluster's admission policies worked; create it again."
+BEFORE_POLICY_MESSAGE = "It was created before the cluster's admission policies worked; try again."
 
 
 def last_change(policies: Iterable[Mapping[str, Any]]) -> float:
