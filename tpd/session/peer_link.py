@@ -20,6 +20,14 @@ from tunnel.mux.link import Acceptor, Link
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Traffic:
+    """Bytes of messages that went over links, for `tpctl status`; what TLS and the port-forward add is not counted."""
+
+    sent: int = 0
+    received: int = 0
+
+
 @dataclass(frozen=True)
 class Where:
     """A pod and the port on which the peer serves. `expected` is the DNS name in its certificate."""
@@ -43,6 +51,7 @@ class PeerLink:
         identity: Callable[[], Identity],
         acceptor: Acceptor,
         on_state: Callable[[LinkState], None],
+        traffic: Traffic,
         first: asyncio.Task[PortForward] | None = None,
     ) -> None:
         """first: a carrier that is being opened already; the first dial uses it."""
@@ -51,6 +60,7 @@ class PeerLink:
         self._locate = locate
         self._identity = identity
         self._first = first
+        self._traffic = traffic
         self._peers: dict[Lane, PeerChannel] = {}
         self._dialled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._client = LinkClient(dial=self._dial, session=session, acceptor=acceptor, name=name, on_state=on_state)
@@ -91,7 +101,7 @@ class PeerLink:
         self._peers[lane] = peer
         dialled, self._dialled = self._dialled, asyncio.get_running_loop().create_future()
         dialled.set_result(None)
-        return _LaneStream(connect_stream(peer.channel), peer)
+        return _LaneStream(connect_stream(peer.channel), peer, self._traffic)
 
     async def _carrier(self, where: Where) -> PortForward:
         first, self._first = self._first, None
@@ -103,15 +113,20 @@ class PeerLink:
 class _LaneStream(ByteStream):
     """The stream of one lane; closing it closes the channel and the carrier that were made for it."""
 
-    def __init__(self, stream: ByteStream, peer: PeerChannel) -> None:
+    def __init__(self, stream: ByteStream, peer: PeerChannel, traffic: Traffic) -> None:
         self._stream = stream
         self._peer = peer
+        self._traffic = traffic
 
     async def read(self) -> bytes | None:
-        return await self._stream.read()
+        message = await self._stream.read()
+        if message is not None:
+            self._traffic.received += len(message)
+        return message
 
     async def write(self, message: bytes) -> None:
         await self._stream.write(message)
+        self._traffic.sent += len(message)
 
     async def close(self) -> None:
         try:

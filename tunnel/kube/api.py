@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from tunnel.kube.errors import ApiError, KubeconfigError, KubeError, Unreachable, from_response, from_status
+from tunnel.kube.errors import KubeconfigError, KubeError, Unreachable, from_response, from_status
 from tunnel.kube.kubeconfig import Credentials, load, paths_from
 from tunnel.kube.upgrade import Upgraded, upgrade_headers
 
@@ -184,29 +184,6 @@ class Api:
                     if kind == "ERROR":
                         raise from_status(found)
                     yield kind, found
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unreachable(error) from error
-
-    async def websocket(
-        self, path: str, *, protocols: Sequence[str], params: Mapping[str, str] | None = None
-    ) -> aiohttp.ClientWebSocketResponse:
-        """Open a WebSocket (port-forward, exec). Raises `ApiError` when the server refuses the upgrade."""
-        headers = {**await self._headers(), "Accept": "*/*"}  # streams are no JSON: the server answers 406 to that
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                return await self._http.ws_connect(
-                    self.server + path,
-                    protocols=protocols,
-                    params=params,
-                    headers=headers,
-                    compress=0,
-                    max_msg_size=0,
-                    autoping=True,
-                    server_hostname=self._credentials.server_name,
-                )
-        except aiohttp.WSServerHandshakeError as error:
-            reason = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound"}.get(error.status, "Unknown")
-            raise ApiError(error.status, reason, f"the API server answered {error.status} to a WebSocket") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 

@@ -12,7 +12,7 @@ from tpd.session.engagements.inbound import InboundAcceptor
 from tpd.session.engagements.targets import Targets
 from tpd.session.errors import SessionError
 from tpd.session.kube.session_object import SessionObject
-from tpd.session.peer_link import PeerLink, Where
+from tpd.session.peer_link import PeerLink, Traffic, Where
 from tunnel.aio.link_client import LinkRefused, LinkState
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.api import Api
@@ -47,8 +47,11 @@ def pods_of(namespace: str, status: dict[str, Any]) -> list[Pod]:
 class AgentLink:
     """The link to one agent. `serves`: uids of the engagements."""
 
-    def __init__(self, api: Api, session: SessionObject, pod: Pod, targets: Targets, tasks: Tasks) -> None:
+    def __init__(
+        self, api: Api, session: SessionObject, pod: Pod, targets: Targets, tasks: Tasks, traffic: Traffic
+    ) -> None:
         self.pod = pod
+        self._traffic = traffic
         self.serves: set[str] = set()
         self._api = api
         self._session = session
@@ -70,6 +73,7 @@ class AgentLink:
             identity=lambda: self._session.identity,
             acceptor=self._acceptor,
             on_state=self._on_state,
+            traffic=self._traffic,
         )
 
     async def _run(self) -> None:
@@ -122,11 +126,12 @@ class AgentLink:
 class Agents:
     """All links to agents of one session."""
 
-    def __init__(self, api: Api, session: SessionObject, targets: Targets, tasks: Tasks) -> None:
+    def __init__(self, api: Api, session: SessionObject, targets: Targets, tasks: Tasks, traffic: Traffic) -> None:
         self._api = api
         self._session = session
         self._targets = targets
         self._tasks = tasks
+        self._traffic = traffic
         self._links: dict[str, AgentLink] = {}
 
     def want(self, engagement: str, pods: Sequence[Pod]) -> None:
@@ -135,7 +140,9 @@ class Agents:
         for uid, pod in wanted.items():
             link = self._links.get(uid)
             if link is None:
-                link = self._links[uid] = AgentLink(self._api, self._session, pod, self._targets, self._tasks)
+                link = self._links[uid] = AgentLink(
+                    self._api, self._session, pod, self._targets, self._tasks, self._traffic
+                )
             link.serves.add(engagement)
         for uid, link in list(self._links.items()):
             if uid not in wanted:
