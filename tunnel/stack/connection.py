@@ -304,10 +304,10 @@ class TcpConnection(Endpoint):
         if fin:
             self._fin_at = sequence + size
         data = memoryview(packet)[start : start + size]
-        hard = self._window.hard_edge()
-        if sequence + size > hard:
-            data = data[: max(0, hard - sequence)]
-            if self._fin_at is not None and self._fin_at > hard:
+        edge = self._window.edge
+        if sequence + size > edge:
+            data = data[: max(0, edge - sequence)]
+            if self._fin_at is not None and self._fin_at > edge:
                 self._fin_at = None
         if sequence > self.received:
             if data:

@@ -77,7 +77,7 @@ class ReceiveWindow:
         self._consumed = 0
         self.scale = scale
         self.edge = start
-        """First sequence number that the peer was told not to send. Never moves back."""
+        """First sequence number that the peer was never told to send. Never moves back; all before it is taken."""
 
     def consume(self, count: int) -> None:
         """The owner is done with `count` bytes."""
@@ -99,19 +99,19 @@ class ReceiveWindow:
     def field(self, next_expected: int, *, scaled: bool = True) -> int:
         """The window field for a segment with this acknowledgement number; moves the edge.
 
-        The value is rounded up to the scale's unit, for rounding down would move the edge back.
+        Fresh room is rounded up to the scale's unit. Without any, what is left of an earlier promise is rounded down
+        (RFC 7323, 2.4: the peer keeps to less, we take all that was promised): rounding up again and again would let
+        the edge creep on, without end for bytes that come one by one.
         """
         shift = self.scale if scaled else 0
         target = self._target()
-        window = (target if target > self.edge else self.edge) - next_expected
-        value = max(0, (window + (1 << shift) - 1) >> shift)  # a FIN may lie just beyond the edge
+        if target > self.edge:
+            value = (target - next_expected + (1 << shift) - 1) >> shift
+        else:
+            value = max(0, (self.edge - next_expected) >> shift)  # a FIN may lie just beyond the edge
         if value > MAX_UNSCALED:
             value = MAX_UNSCALED
         edge = next_expected + (value << shift)
         if edge > self.edge:
             self.edge = edge
         return value
-
-    def hard_edge(self) -> int:
-        """Data from here on is dropped even inside the advertised window: rounding up must not add without end."""
-        return self._target() + (1 << self.scale)

@@ -110,9 +110,9 @@ class Peer:
         if not flags & RST:
             scale = 0 if flags & SYN else self._scale
             edge = ((acknowledgement - self._iss) & 0xFFFFFFFF) + (window << scale)
-            if edge < self._promised:
+            if edge <= self._promised - (1 << scale):  # less is rounding (RFC 7323, 2.4)
                 raise Misbehaviour(f"the window edge moved back from {self._promised} to {edge}")
-            self._promised = edge
+            self._promised = max(self._promised, edge)
 
     def receive(self, packet: bytes, now: float, send: Callable[[Packet], None]) -> None:
         """A packet of the stack."""
