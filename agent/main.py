@@ -63,6 +63,10 @@ class Agent:
         self._listeners = Listeners(self._server.links)
         self._lease_timer: asyncio.TimerHandle | None = None
 
+    def attached(self, session: str) -> bool:
+        """Whether this session's laptop is here now."""
+        return self._server.links.attached(session)
+
     async def run(self) -> None:
         """Serve until cancelled."""
         credentials = await self._certified(Backoff(FIRST_PAUSE, LONGEST_PAUSE, random.random))

@@ -51,6 +51,7 @@ class Cluster:
     manager: FakeManager
     port: int
     app: int
+    agent: Agent
     running: asyncio.Task[None]
 
     def grant(self, *sessions: str, lease: float = 300) -> None:
@@ -176,10 +177,11 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
             "_TEL_FROM_A_PREFIX_HOST": "db",
             "_TEL_APP_A_HOST": "$$(X)",
         }
-        running = asyncio.create_task(Agent(environ, token).run(), name="agent")
+        agent = Agent(environ, token)
+        running = asyncio.create_task(agent.run(), name="agent")
         await manager.attending.wait()
         try:
-            yield Cluster(authority, manager, port, app, running)
+            yield Cluster(authority, manager, port, app, agent, running)
         finally:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -311,6 +313,7 @@ def test_a_caller_waits_a_little_for_a_laptop(tmp_path: Path) -> None:
             async with connected(around, Laptop()):
                 assert await reader.read() == b"early"
                 writer.close()
+            await until(lambda: not around.agent.attached(SESSION))  # else it asks a laptop that is just leaving
             began = time.monotonic()
             reader, writer = await asyncio.open_connection("127.0.0.1", around.app)
             with pytest.raises(ConnectionResetError):
