@@ -25,7 +25,7 @@ from integration.cluster.errors import ClusterError
 from integration.cluster.places import DEFAULT_NAME
 
 FULL = Plan(seconds=4.0, idle_seconds=12.0)
-QUICK = Plan(seconds=0.8, idle_seconds=4.0)
+QUICK = Plan(seconds=0.6, idle_seconds=3.0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sustain", type=float, default=0.0, metavar="SECONDS", help="new connections for that long")
     parser.add_argument("--seconds", type=float, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where table and numbers go")
+    parser.add_argument("--keep", action="store_true", help="leave the workload in the cluster for the next run")
     parser.add_argument("--name", default=DEFAULT_NAME, help="which local cluster; started when it does not run")
     return parser
 
@@ -53,7 +54,7 @@ def main() -> int:
         say(f"There is no path called {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}.")
         return 1
     try:
-        run = _run(options.name, [int(rtt) for rtt in options.rtt.split(",")], paths, plan)
+        run = _run(options.name, [int(rtt) for rtt in options.rtt.split(",")], paths, plan, options.keep)
     except (ClusterError, CommandFailed) as error:
         say(str(error))
         return 1
@@ -69,7 +70,7 @@ def main() -> int:
     return 1 if failed(verdicts) else 0
 
 
-def _run(name: str, rtts: list[int], paths: list[str], plan: Plan) -> Run:
+def _run(name: str, rtts: list[int], paths: list[str], plan: Plan, keep: bool) -> Run:
     started = time.monotonic()
     cluster = Cluster.up(name)
     cluster.load([images.RECIPES[image]() for image in ("test", "manager", "agent")])
@@ -83,7 +84,8 @@ def _run(name: str, rtts: list[int], paths: list[str], plan: Plan) -> Run:
             with Developer(cluster, rtt) as developer:
                 _laptop(bench, developer, rtt, paths)
     finally:
-        workload.remove()
+        if not keep:
+            workload.remove()
     run.machine["seconds"] = round(time.monotonic() - started)
     return run
 

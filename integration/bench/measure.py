@@ -115,6 +115,7 @@ class Measuring:
     def _measurements(self) -> list[tuple[str, Callable[[], None]]]:
         every: list[tuple[str, Callable[[], None]]] = [
             ("idle", self.idle),
+            ("memory", self.memory),
             ("ping", self.ping),
             ("get", lambda: self.connections("get", 1)),
             ("bulk", self.bulk),
@@ -124,7 +125,6 @@ class Measuring:
             ("connections32", lambda: self.connections("connections32", 32)),
             ("connections256", lambda: self.connections("connections256", 256)),
             ("dns", self.dns),
-            ("memory", self.memory),
         ]
         if self._plan.sustain:
             every.append(("sustained", self.sustained))

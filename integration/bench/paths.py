@@ -44,8 +44,8 @@ class Bench:
         try:
             with developer.port_forward() as port:
                 target = ("127.0.0.1", port)
-                # a thousand flows take kubectl most of a minute at 20 ms, and nothing is compared with them
-                leave_out = frozenset({"memory", "dns"})
+                # nothing is compared with kubectl's memory and idle time
+                leave_out = frozenset({"idle", "memory", "dns"})
                 path = Path(KUBECTL, *target, developer.spawn, developer.kubectl_carriers, leave_out=leave_out)
                 self._measure(path, cell)
         except CommandFailed as failed:

@@ -26,6 +26,8 @@ BLOCK = 1 << 20
 FRAME = 128 << 10
 LENGTH = struct.Struct("!Q")
 PATTERN = random.Random(2205).randbytes(PATTERN_LENGTH) * 3
+SEND_BUFFER = 512 << 10
+"""Bytes a bulk sender's kernel may hold: with the default of megabytes, 64 flows end long after their time."""
 QUIET_LIMIT = 30.0
 """Seconds without progress after which a bulk connection is given up."""
 LINE_LIMIT = 8192
@@ -89,12 +91,13 @@ def take_frames(connection: socket.socket) -> tuple[int, bool]:
     return taken, intact
 
 
-def make_blocking(connection: socket.socket) -> None:
+def prepare_bulk(connection: socket.socket) -> None:
     """Blocking in the kernel, with its limit on silence: calls that wait for everything then are one system call."""
     connection.settimeout(None)
     limit = struct.pack("ll", int(QUIET_LIMIT), 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
 
 def _receive(connection: socket.socket, view: memoryview) -> None:
@@ -179,7 +182,7 @@ class Server:
 
 
 def _bulk(connection: socket.socket, command: bytes) -> None:
-    make_blocking(connection)
+    prepare_bulk(connection)
     try:
         with connection:
             connection.sendall(READY)

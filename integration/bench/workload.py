@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Collection
@@ -23,12 +24,13 @@ _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 def manifests() -> str:
     """Everything as one JSON list. The server's source comes as a ConfigMap: no image of its own."""
     source = Path(__file__).with_name("server.py").read_text(encoding="utf-8")
+    script = f"bench-server-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     items: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        _object("v1", "ConfigMap", "bench-server", data={"server.py": source}),
+        _object("v1", "ConfigMap", script, data={"server.py": source}),
     ]
     for name in (STAYS, REPLACED):
-        items += [_deployment(name), _service(name)]
+        items += [_deployment(name, script), _service(name)]
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
@@ -36,7 +38,7 @@ def _object(version: str, kind: str, name: str, **content: Any) -> dict[str, Any
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **content}
 
 
-def _deployment(name: str) -> dict[str, Any]:
+def _deployment(name: str, script: str) -> dict[str, Any]:
     container = {
         "name": "server",
         "image": images.TEST,
@@ -50,7 +52,7 @@ def _deployment(name: str) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 5,
         "automountServiceAccountToken": False,
         "containers": [container],
-        "volumes": [{"name": "bench", "configMap": {"name": "bench-server"}}],
+        "volumes": [{"name": "bench", "configMap": {"name": script}}],
     }
     labels = {"app": name}
     template = {"metadata": {"labels": labels}, "spec": pod}
@@ -64,11 +66,10 @@ def _service(name: str) -> dict[str, Any]:
 
 
 class Workload:
-    """The deployed workload; leaving it (`remove`) takes the namespace away."""
+    """The deployed workload; what an earlier run left is used again. `remove` takes the namespace away."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=60s")
         cluster.kubectl("apply", "-f", "-", stdin=manifests())
         for name in (STAYS, REPLACED):
             self._kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{name}", "--timeout=60s")

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from integration.bench.server import READY, make_blocking, send_frames, take_pattern
+from integration.bench.server import READY, prepare_bulk, send_frames, take_pattern
 
 CONNECT_LIMIT = 15.0
 
@@ -48,7 +48,7 @@ def upload(host: str, port: int, seconds: float) -> FlowResult:
 def _open(host: str, port: int, command: bytes) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=CONNECT_LIMIT)
     connection.sendall(command)
-    make_blocking(connection)
+    prepare_bulk(connection)
     if connection.recv(len(READY), socket.MSG_WAITALL) != READY:
         raise ConnectionError("the server did not begin")
     return connection

@@ -6,26 +6,37 @@ import json
 import resource
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 LIMIT = 15.0
+AT_ONCE = 32
+"""Connections that are being opened at one time."""
 
 
 def run(host: str, port: int, flows: int) -> dict[str, object]:
     """Open them (each proved by one echo), say so in a first line of JSON, hold them, prove each once more."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(flows + 100, 1024)), most))
-    held = []
-    for _ in range(flows):
-        connection = socket.create_connection((host, port), timeout=LIMIT)
-        connection.sendall(b"ECHO\n")
-        held.append(connection)
-    alive = sum(_alive(connection) for connection in held)
-    print(json.dumps({"open": alive}), flush=True)  # noqa: T201 - whoever started us waits for it
-    sys.stdin.read()
-    alive = sum(_alive(connection) for connection in held)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        held = [connection for connection in pool.map(lambda _: _open(host, port), range(flows)) if connection]
+        print(json.dumps({"open": len(held)}), flush=True)  # noqa: T201 - whoever started us waits for it
+        sys.stdin.read()
+        alive = sum(pool.map(_alive, held))
     for connection in held:
         connection.close()
     return {"asked": flows, "alive": alive}
+
+
+def _open(host: str, port: int) -> socket.socket | None:
+    try:
+        connection = socket.create_connection((host, port), timeout=LIMIT)
+    except OSError:
+        return None
+    connection.sendall(b"ECHO\n")
+    if _alive(connection):
+        return connection
+    connection.close()
+    return None
 
 
 def _alive(connection: socket.socket) -> bool:

@@ -46,7 +46,7 @@ def test_bulk_arrives_whole_on_every_flow(port: int, direction: str) -> None:
     (result,) = load(port, "bulk", "--direction", direction, "--flows", "5")
     assert [flow["error"] for flow in result["flows"]] == [None] * 5
     assert min(flow["size"] for flow in result["flows"]) > 1_000_000
-    assert min(flow["ended"] - flow["started"] for flow in result["flows"]) >= 0.2
+    assert min(flow["ended"] - flow["started"] for flow in result["flows"]) > 0
 
 
 def test_pingpong(port: int) -> None:
