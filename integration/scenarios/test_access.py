@@ -146,6 +146,10 @@ def test_what_was_created_before_the_policy_worked_is_not_accepted(
             assert (status["phase"], status["reason"]) == ("Refused", "CreatedBeforePolicy")
             assert "certificate" not in status
             await admin.delete(path)
+            # What is created from now on is under honest names again, once the policy has certainly settled.
+            await asyncio.sleep(4)
+            party = await connected_party(admin, "admin", manager)
+            await admin.delete(f"{sessions}/{party.name}")
 
     asyncio.run(story())
 

@@ -35,7 +35,7 @@ class PolicyProbe:
         self._one_at_a_time = asyncio.Lock()
         self.watch = PolicyWatch()
         self.works = asyncio.Event()
-        """Set once the policies have been seen to work."""
+        """Set once an object created now would be accepted."""
         self._failing = asyncio.Event()
         """Set while a false name was let in the last time."""
 
@@ -43,7 +43,7 @@ class PolicyProbe:
         """Probe until cancelled."""
         pause = _SOON
         while True:
-            if await self.confirm() and self.watch.works_since is not None:
+            if await self.confirm() and self.watch.works_since is not None and self.works.is_set():
                 pause = _SOON
                 with contextlib.suppress(TimeoutError):  # whoever else asks may see them fail meanwhile
                     await asyncio.wait_for(self._failing.wait(), _LATER)
@@ -69,7 +69,6 @@ class PolicyProbe:
                 if problem != self._complained:
                     log.warning("accepting nothing: %s", problem)
             else:
-                self.works.set()
                 self._failing.clear()
                 if before is None:
                     log.info("false names are refused: accepting sessions and engagements")
@@ -91,11 +90,14 @@ class PolicyProbe:
             if problem:
                 return problem
         changed = last_change([policy, binding])
-        if self.watch.works_since is None or changed != self.watch.changed:
+        if self.watch.works_since is None or changed != self.watch.changed or not self.works.is_set():
             # An honest object, made after the refusals, says what time it is on the API server's clock.
             own = f"system:serviceaccount:{namespace}:{SERVICE}"
             honest = await self._api.create(paths.sessions(namespace), _session(own), dryRun="All")
-            self.watch.refused(changed, parse_time(honest["metadata"].get("creationTimestamp")))
+            now = parse_time(honest["metadata"].get("creationTimestamp"))
+            self.watch.refused(changed, now)
+            if self.watch.trusts(now):
+                self.works.set()
         return ""
 
     async def _let_in(self, path: str, body: Object) -> str:
