@@ -1,0 +1,5 @@
+"""The traffic-agent."""
+
+from tunnel.grpc_engine import choose
+
+choose()

@@ -1,0 +1,5 @@
+"""The traffic-manager."""
+
+from tunnel.grpc_engine import choose
+
+choose()

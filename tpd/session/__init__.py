@@ -5,3 +5,7 @@ container, a *link* joins this worker and one peer process (manager or agent), a
 link's gRPC channel. *Names* says which DNS names belong to the cluster; *upstream* is the laptop's own resolver.
 Modules that say "Pure" in their first line take bytes, objects, time and randomness as arguments and do no I/O.
 """
+
+from tunnel.grpc_engine import choose
+
+choose()
