@@ -17,8 +17,9 @@ from agent.memory import budget, memory_limit
 from agent.registry import Credentials
 from tunnel.agentconfig import AgentConfig
 from tunnel.aio.byte_stream import ByteStream
-from tunnel.aio.grpc_stream import MESSAGE_OPTIONS, tunnel_rpc_handler
+from tunnel.aio.grpc_stream import SERVER_OPTIONS, tunnel_rpc_handler
 from tunnel.aio.link_server import LinkServer
+from tunnel.aio.server_credentials import Material, renewable_credentials
 from tunnel.endpoint import EndpointHandler, Refusal
 from tunnel.identity import Kind, NotTrusted, Proven, identify_peer
 from tunnel.mux.flow import Flow, FlowHandler
@@ -98,7 +99,7 @@ class AgentServer:
         self._ahead = 0
         self.links = SessionLinks()
         self._credentials: Credentials | None = None
-        self._server = grpc.aio.server(options=[*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
                 tunnel_rpc_handler(self._connect),
@@ -131,9 +132,7 @@ class AgentServer:
 
     async def start(self, port: int) -> int:
         """Serve on all addresses, with the credentials given to `use`; returns the port. Raises RuntimeError."""
-        credentials = grpc.dynamic_ssl_server_credentials(
-            self._certificates(), self._certificates, require_client_authentication=True
-        )
+        credentials = renewable_credentials(self._material, require_client=True)
         bound = self._server.add_secure_port(f"[::]:{port}", credentials)
         await self._server.start()
         return bound
@@ -143,13 +142,10 @@ class AgentServer:
         self.links.server.close()
         await self._server.stop(grace)
 
-    def _certificates(self) -> grpc.ServerCertificateConfiguration:
-        """Asked for each handshake, in a thread of gRPC's."""
+    def _material(self) -> Material:
         credentials = self._credentials
         assert credentials is not None, "use() comes first"
-        return grpc.ssl_server_certificate_configuration(
-            [(credentials.key, credentials.chain)], root_certificates=credentials.root
-        )
+        return credentials.key, credentials.chain, credentials.root
 
     async def _connect(self, stream: ByteStream, context: Context) -> None:
         proven = await self._prove(context)

@@ -32,7 +32,7 @@ from manager.kube.probe import PolicyProbe
 from manager.kube.sessions import SessionController
 from manager.registry import Agents, LiveSessions, Wishes
 from manager.serve import health, resolver
-from manager.serve.agents import AgentRegistry
+from manager.serve.agents import REGISTRY_OPTIONS, AgentRegistry
 from manager.serve.credentials import Serving
 from manager.serve.dns import ClusterDns
 from manager.serve.sessions import SessionsServer
@@ -41,7 +41,7 @@ from manager.state.model import pod_of
 from manager.state.names import domain_of
 from manager.webhook.server import Injector, reload_pair, tls_context
 from manager.wish import WishMaker
-from tunnel.aio.grpc_stream import MESSAGE_OPTIONS
+from tunnel.aio.grpc_stream import SERVER_OPTIONS
 from tunnel.aio.signals import stop_on_signals
 from tunnel.identity import Identity, Kind
 from tunnel.kube.api import Api, in_cluster
@@ -173,7 +173,8 @@ class Manager:
             await event.wait()
         if self.cluster.own_service is not None:
             policy.add_own(self.cluster.own_service)
-        sessions_port, agents_port = _grpc_server(), _grpc_server()
+        sessions_port = grpc.aio.server(options=SERVER_OPTIONS)
+        agents_port = grpc.aio.server(options=REGISTRY_OPTIONS)
         sessions_port.add_generic_rpc_handlers(sessions.handlers())
         agents_port.add_generic_rpc_handlers((AgentRegistry(self.api, self.authority, self.agents).handler(),))
         sessions_port.add_secure_port(
@@ -220,10 +221,6 @@ class Manager:
             if done:
                 self.announced.set()
             await asyncio.sleep(60.0 if done else 1.0)
-
-
-def _grpc_server() -> grpc.aio.Server:
-    return grpc.aio.server(options=[*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0)])
 
 
 async def amain(config: Config) -> None:

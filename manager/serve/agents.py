@@ -15,6 +15,7 @@ import grpc.aio
 from manager import pki
 from manager.kube.tokens import NotAnAgent, ProvenPod, review
 from manager.registry import Agents, Attendance
+from tunnel.aio.grpc_stream import SERVER_OPTIONS
 from tunnel.identity import Identity, Kind
 from tunnel.kube.api import Api
 from tunnel.kube.errors import KubeError
@@ -23,6 +24,15 @@ from tunnel.proto import manager_pb2
 log = logging.getLogger(__name__)
 
 SERVICE = "tpctl.manager.v1.AgentRegistry"
+REGISTRY_OPTIONS: list[tuple[str, Any]] = [
+    *{
+        **dict(SERVER_OPTIONS),
+        # This port asks for no client certificate: a message is read before its sender is known.
+        "grpc.max_receive_message_length": 64 << 10,
+        "grpc.max_connection_idle_ms": 60_000,
+    }.items()
+]
+"""Options for the server of this service."""
 _BEARER = "Bearer "
 
 Context = Any

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 
 import grpc
 
 from manager import pki
+from tunnel.aio.server_credentials import Material, renewable_credentials
 from tunnel.identity import Identity
 
 Pair = tuple[bytes, bytes]
@@ -35,9 +35,8 @@ class Serving:
         """For `add_secure_port`. With `require_client` the handshake fails without a certificate of our root."""
         root = self._authority.root_pem if require_client else None
 
-        def configuration() -> grpc.ServerCertificateConfiguration:
+        def current() -> Material:
             pair = self.pair()
-            return grpc.ssl_server_certificate_configuration([(pair.key_pem, pair.chain_pem)], root)
+            return pair.key_pem, pair.chain_pem, root
 
-        fetch: Callable[[], grpc.ServerCertificateConfiguration] = configuration
-        return grpc.dynamic_ssl_server_credentials(configuration(), fetch, require_client)
+        return renewable_credentials(current, require_client=require_client)

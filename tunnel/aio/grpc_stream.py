@@ -22,6 +22,13 @@ MESSAGE_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", 2 << 20),
 ]
 """Options every channel and server of the tunnel needs."""
+SERVER_OPTIONS: list[tuple[str, Any]] = [
+    *MESSAGE_OPTIONS,
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
+    ("grpc.server_handshake_timeout_ms", 10_000),  # two minutes otherwise, for whoever connects and says nothing
+    ("grpc.max_concurrent_streams", 32),  # of one connection; a carrier has one, or two
+]
+"""Options for servers, which anybody in the cluster may dial."""
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     *MESSAGE_OPTIONS,
     ("grpc.use_local_subchannel_pool", 1),
