@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 _LONGEST = 2.0
 """Seconds to find the pod's workload; the API server waits five for all."""
-_LARGEST = 8 * 1024 * 1024
-"""Bytes of a review; etcd takes objects of 1.5 MiB."""
+_LARGEST = 4 * 1024 * 1024
+"""Bytes of a review; the API server takes requests of 3 MiB, etcd objects of 1.5 MiB."""
+_READ_WITHIN = 5.0
+"""Seconds for a review to arrive: the API server waits no longer for the answer."""
 
 
 class Injector:
@@ -45,11 +47,14 @@ class Injector:
 
     async def _inject(self, http: web.Request) -> web.Response:
         try:
-            review = json.loads(await http.read())
+            async with asyncio.timeout(_READ_WITHIN):
+                review = json.loads(await http.read())
             request = review["request"]
             if not isinstance(request, dict):
                 raise TypeError("request is no object")
-        except (ValueError, KeyError, TypeError) as error:
+        except TimeoutError:
+            return web.Response(status=408, text="the review did not arrive in time\n")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             return web.Response(status=400, text=f"not an AdmissionReview: {error}\n")
         # A plain body goes out in one write with its header; a second one costs 40 ms of delayed acknowledgement.
         return web.Response(body=json.dumps(await self._review(request)).encode(), content_type="application/json")
