@@ -22,6 +22,10 @@ WRITE_TIMEOUT = 10.0
 """Seconds for a caller to read an event."""
 MAX_CALLERS = 64
 """Open connections per user."""
+MAX_READING = 4
+"""Requests of one user that are read at once: what half a message can hold of our memory is bounded by it."""
+_UNREAD = 64 * 1024
+"""Bytes that wait in our memory for a request that is not read yet (asyncio takes twice that)."""
 
 
 class Server:
@@ -35,12 +39,13 @@ class Server:
         self._server: asyncio.Server | None = None
         self._bound = False
         self._callers: dict[int, int] = {}
+        self._reading: dict[int, asyncio.Semaphore] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
         sock = inherited() or self._bind()
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=control.MAX_MESSAGE)
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=_UNREAD)
 
     def _bind(self) -> socket.socket:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -87,6 +92,7 @@ class Server:
                 self._callers[uid] -= 1
                 if not self._callers[uid]:
                     del self._callers[uid]
+                    self._reading.pop(uid, None)
             writer.close()
 
     async def _answer(self, user: users.User, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,7 +106,8 @@ class Server:
         if self._callers[user.uid] > MAX_CALLERS:
             await _send(writer, pb.Event(error=pb.Error(text="too many commands at once; try again", retryable=True)))
             return
-        async with asyncio.timeout(REQUEST_TIMEOUT):
+        reading = self._reading.setdefault(user.uid, asyncio.Semaphore(MAX_READING))
+        async with asyncio.timeout(REQUEST_TIMEOUT), reading:
             request = await control.read(reader, pb.Request)
         if request is None:
             return

@@ -286,6 +286,8 @@ def _forbidden_domain(name: str, named: frozenset[str] | set[str], upstreams: Up
             if "." not in name and name in named:
                 continue  # the user asked for it by name; the worker passes on what the cluster does not know
             return f"holds the laptop's own search domain {own}"
+        if name.endswith("." + own) and name not in policy.allow_domains:
+            return f"is inside the laptop's own search domain {own}; list it under allowDomains in /etc/tpd/policy.yaml"
     last = name.rsplit(".", 1)[-1]
     if "." not in name:
         if name in _NEVER_SINGLE:

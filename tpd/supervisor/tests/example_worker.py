@@ -1,7 +1,8 @@
 """A session worker for tests: it speaks the control protocol and asks for what its environment says.
 
 Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang",
-"inject" (write the packet that `container` has as hex), "wish" (ask for the HostConfig that `container` has as JSON).
+"inject" (write the packet that `container` has as hex), "wish" (ask for the HostConfig that `container` has as JSON),
+"garbage" (send tpd the bytes that `container` has as hex, and nothing more).
 """
 
 from __future__ import annotations
@@ -109,6 +110,10 @@ class ExampleWorker:
             await self.reply.wait()
         if replace.workload == "inject":  # a packet from the device, whatever it says
             os.write(self.tun, bytes(10) + bytes.fromhex(replace.container))
+        if replace.workload == "garbage":
+            self.writer.write(bytes.fromhex(replace.container))
+            self.writer.write_eof()
+            return
         if replace.workload == "hang":
             self.answer(number, pb.Event(progress=pb.Progress(step="hang", text="hanging")))
             await asyncio.sleep(3600)

@@ -95,6 +95,30 @@ def test_a_caller_that_says_nothing_is_dropped(tmp_path: Path, monkeypatch: pyte
     run(tmp_path, scenario)
 
 
+def test_half_messages_of_a_user_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_READING", 1)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
+
+    async def scenario(path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(struct.pack("!I", control.MAX_MESSAGE) + bytes(control.MAX_MESSAGE - 1))
+        with pytest.raises(TimeoutError):  # the rest waits in the kernel, not in tpd
+            await asyncio.wait_for(waiting_behind(path), 0.2)
+        assert await reader.read() == b""
+        writer.close()
+        await good(path)
+
+    async def waiting_behind(path: Path) -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        try:
+            writer.write(struct.pack("!I", control.MAX_MESSAGE) + bytes(control.MAX_MESSAGE - 1))
+            await writer.drain()
+        finally:
+            writer.close()
+
+    run(tmp_path, scenario)
+
+
 def test_a_caller_that_leaves_ends_its_work(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(path)

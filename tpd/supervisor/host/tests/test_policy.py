@@ -125,6 +125,7 @@ def test_an_empty_policy_file_is_the_default() -> None:
         ("dev", False),
         ("example", False),  # the laptop's own search domain lies below
         ("corp.example", False),
+        ("vault.corp.example", False),
         ("localhost", False),
         ("arpa", False),
         ("in-addr.arpa", False),
@@ -149,6 +150,12 @@ def test_a_namespace_like_a_public_domain_is_served_when_the_user_named_it() -> 
 def test_the_policy_file_opens_public_cluster_domains() -> None:
     rules = parse_policy({"allowDomains": ["K8s.Example.com"]})
     assert ask(Wish(domains=("k8s.example.com",)), rules=rules).domains == ("k8s.example.com",)
+
+
+def test_the_policy_file_opens_a_cluster_domain_inside_the_laptops_own() -> None:
+    rules = parse_policy({"allowDomains": ["k8s.corp.example"]})
+    wished = Wish(domains=("k8s.corp.example", "mail.corp.example"))
+    assert ask(wished, rules=rules).domains == ("k8s.corp.example",)
 
 
 def test_search_only_below_a_granted_cluster_domain() -> None:
