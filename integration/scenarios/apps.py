@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from integration.cluster.cluster import Cluster
@@ -53,14 +54,16 @@ class Apps:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster = cluster
         self.namespace = namespace
+        self._applying = Lock()
 
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl in the namespace, as administrator."""
         return self.cluster.kubectl(f"--namespace={self.namespace}", *words, stdin=stdin)
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Create the objects."""
-        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        """Create the objects; one at a time, for `kubectl apply` fails when somebody else creates the same one."""
+        with self._applying:
+            self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def deploy(self, name: str, **app: Any) -> None:
         """A deployment of one pod with the containers `app` (the test image and the given fields) and `side`, a service

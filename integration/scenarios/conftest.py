@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,21 +22,26 @@ MANAGER_NAMESPACE = "tpctl-system"
 RELEASE = "traffic-manager"
 
 
-@pytest.fixture(scope="session")
-def manager(cluster: Cluster) -> str:
-    """The namespace of a ready traffic-manager; installed, or upgraded to the chart of this tree."""
+def install(cluster: Cluster, **values: object) -> None:
+    """Install the traffic-manager, or make it that of this tree, with these values of the chart; wait until ready."""
     repository, _, tag = cluster.image("manager").rpartition(":")
     agent = cluster.image("agent").rpartition(":")[0]
+    images = {"image.name": repository, "image.tag": tag, "agent.image.name": agent, "agent.image.tag": tag}
+    settings = (f"--set={key}={value}" for key, value in {**images, **values}.items())
     run(
         [
             *(Path(sys.prefix) / "bin" / "helm", "upgrade", "--install", RELEASE, REPOSITORY / "helm" / "tpctl"),
             *(f"--namespace={MANAGER_NAMESPACE}", "--create-namespace", "--wait", "--timeout=90s"),
-            *("--set", f"image.name={repository}", "--set", f"image.tag={tag}"),
-            *("--set", f"agent.image.name={agent}", "--set", f"agent.image.tag={tag}"),
-            f"--kubeconfig={cluster.admin_kubeconfig}",
+            *(*settings, f"--kubeconfig={cluster.admin_kubeconfig}"),
         ],
         timeout=120,
     )
+
+
+@pytest.fixture(scope="session")
+def manager(cluster: Cluster) -> str:
+    """The namespace of a ready traffic-manager; installed, or upgraded to the chart of this tree."""
+    install(cluster)
     return MANAGER_NAMESPACE
 
 
@@ -43,6 +49,15 @@ def manager(cluster: Cluster) -> str:
 def apps(cluster: Cluster, namespace: str) -> Apps:
     """What runs in the test's namespace."""
     return Apps(cluster, namespace)
+
+
+@pytest.fixture(scope="module")
+def shared_apps(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Apps]:
+    """What runs in a namespace that a file's tests share."""
+    name = f"{request.module.__name__.rpartition('_')[2]}-{secrets.token_hex(2)}"
+    cluster.kubectl("create", "namespace", name)
+    yield Apps(cluster, name)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 DEMO = "demo"
