@@ -16,8 +16,11 @@ ENOUGH = 512 << 10
 """Bytes that are worth an announcement however large the window is."""
 QUICK_ROUNDS = 4.0
 """A window drained within so many round trips may grow."""
-QUICK_LEAST = 0.04
-"""Seconds; the least that counts as quick, for lines whose round trip is below our own scheduling."""
+QUICK_LEAST = 0.25
+"""Seconds; the least that counts as quick: what a credit needs there and back while 64 flows and a busy machine stand
+in its way. With less, the flows that came first keep their large windows, and those that came later starve."""
+GROWTH = 4
+"""A window grows to so many times its size: three steps from the first to the largest but one."""
 
 
 class CreditExceeded(Exception):
@@ -97,8 +100,9 @@ class ReceiveWindow:
         drained = self.consumed - self._mark
         if drained >= self.size:
             if now - self._mark_time <= max(round_trip * QUICK_ROUNDS, QUICK_LEAST):
-                if self.size < LARGEST and not budget.scarce() and budget.grow(self.size):
-                    self.size *= 2
+                larger = min(self.size * GROWTH, LARGEST)
+                if larger > self.size and not budget.scarce() and budget.grow(larger - self.size):
+                    self.size = larger
             elif self.size > INITIAL and budget.scarce():
                 self.size //= 2
                 budget.shrink(self.size)

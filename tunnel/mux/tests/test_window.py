@@ -52,8 +52,8 @@ def test_a_long_round_trip_counts_as_quick() -> None:
     budget = Budget()
     near, far = ReceiveWindow(), ReceiveWindow()
     for step in range(10):
-        drain(near, INITIAL, 100 + step * 0.2, budget, round_trip=0.001)
-        drain(far, INITIAL, 100 + step * 0.2, budget, round_trip=0.2)
+        drain(near, INITIAL, 100 + step * 0.5, budget, round_trip=0.001)
+        drain(far, INITIAL, 100 + step * 0.5, budget, round_trip=0.2)
     assert near.size == INITIAL
     assert far.size > INITIAL
 
