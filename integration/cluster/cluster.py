@@ -150,6 +150,10 @@ class Cluster:
         words = ["wait", f"--for=condition={condition}", f"{kind}/{name}", f"--timeout={timeout:g}s"]
         self.kubectl(f"--namespace={namespace}", *words, timeout=timeout + 10)
 
+    def python(self, program: str, *arguments: str, timeout: float = 60) -> str:
+        """Run a Python program (standard library only) where Services are reached, here on the node; what it prints."""
+        return self.node.run([sys.executable, "-ISc", program, *arguments], timeout=timeout)
+
     @staticmethod
     def kubectl_program() -> str:
         return str(binaries() / "kubectl")

@@ -120,6 +120,12 @@ class ExternalCluster(Cluster):
         )
         return Pair(certificate, pem)
 
+    def python(self, program: str, *arguments: str, timeout: float = 60) -> str:
+        """In a pod of its own, which is gone afterwards."""
+        name = f"tpctl-test-{secrets.token_hex(4)}"
+        words = ("run", name, "--rm", "--attach", "--quiet", "--restart=Never", f"--image={self.image('test')}")
+        return self.kubectl(*words, "--command", "--", "python3", "-ISc", program, *arguments, timeout=timeout)
+
     @staticmethod
     def kubectl_program() -> str:
         return shutil.which("kubectl") or str(binaries() / "kubectl")

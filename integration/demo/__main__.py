@@ -12,6 +12,7 @@ from integration.cluster import images
 from integration.cluster.cluster import Cluster
 from integration.cluster.errors import ClusterError
 from integration.cluster.laptop import Laptop
+from integration.cluster.services import wait_for_services
 from integration.demo import manifests
 from integration.demo.show import DemoError, Terminal, note, title
 
@@ -44,6 +45,7 @@ def _show(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects))
     for name in ("front", "orders", "queue", "worker"):
         cluster.kubectl("rollout", "status", f"deployment/{name}", "-n", manifests.NAMESPACE, "--timeout=90s")
+    wait_for_services(cluster, manifests.NAMESPACE, ("front", "orders", "queue"))
 
     title("A laptop: it reaches the API server and nothing else of the cluster")
     laptop = _laptop(cluster)

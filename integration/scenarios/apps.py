@@ -12,6 +12,7 @@ from typing import Any
 
 from integration.cluster.cluster import Cluster
 from integration.cluster.places import REPOSITORY
+from integration.cluster.services import wait_for_services
 from integration.scenarios.user import User, eventually, first_pod
 from integration.scenarios.workloads import get, rolled_out
 
@@ -67,7 +68,7 @@ class Apps:
 
     def deploy(self, name: str, **app: Any) -> None:
         """A deployment of one pod with the containers `app` (the test image and the given fields) and `side`, a service
-        for the ports of `app`, and a pod `caller`; waits until all are ready."""
+        for the ports of `app`, and a pod `caller`; waits until all are ready and the service leads there."""
         image = {"image": self.cluster.image("test"), "imagePullPolicy": "IfNotPresent"}
         labels = {"app": name}
         containers = [
@@ -110,6 +111,7 @@ class Apps:
         self.apply(*objects)
         rolled_out(self.cluster, self.namespace, name)
         self.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=30s")
+        wait_for_services(self.cluster, self.namespace, [name] if ports else [])
 
     def pod(self, name: str) -> Any:
         """The pod of the deployment that is not on its way out."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from integration.cluster.cluster import Cluster
+from integration.cluster.services import wait_for_services
 
 HTTP, ECHO, BULK = 8080, 7007, 7008
 
@@ -71,13 +72,14 @@ def echo(
 
 
 def apply(cluster: Cluster, namespace: str, objects: list[dict[str, Any]]) -> None:
-    """Create or update the objects and wait until their Deployments are rolled out."""
+    """Create or update the objects, wait until their Deployments are rolled out and their Services lead there."""
     cluster.kubectl(
         "apply", "-n", namespace, "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     )
     for each in objects:
         if each["kind"] == "Deployment":
             rolled_out(cluster, namespace, each["metadata"]["name"])
+    wait_for_services(cluster, namespace, [each["metadata"]["name"] for each in objects if each["kind"] == "Service"])
 
 
 def rolled_out(cluster: Cluster, namespace: str, name: str) -> None:
