@@ -169,11 +169,14 @@ class AgentServer:
 
     async def _prove(self, context: Context) -> Proven:
         try:
-            return identify_peer(context.auth_context(), Kind.SESSION)
+            proven = identify_peer(context.auth_context(), Kind.SESSION)
         except NotTrusted as error:
             log.warning("refused %s: %s", context.peer(), error)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "Only sessions of this traffic-manager are served.")
             raise
+        if proven.expires_at <= time.time():  # after the handshake, on a connection that stayed open
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "The session's certificate has expired.")
+        return proven
 
     async def _granted(self, holds: Callable[[Decision], bool]) -> bool:
         """Whether the decision allows it, now or within GRANT_SECONDS."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -438,6 +439,25 @@ def test_certificates_that_are_not_sessions_of_this_manager(tmp_path: Path) -> N
                         await call(EnvironmentRequest(engagement=ENGAGEMENT).SerializeToString(), timeout=5)
                     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             await around.environment(around.session())
+
+    run(main)
+
+
+def test_a_sessions_certificate_that_expires_ends_its_stream_and_its_calls(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as around:
+            around.grant(SESSION)
+            short = around.authority.issue(Identity(Kind.SESSION, SESSION), life=dt.timedelta(seconds=2))
+            async with around.channel(short) as channel:
+                stream = connect_stream(channel)  # says no hello: the agent waits for it
+                ask: Any = channel.unary_unary("/tpctl.agent.v1.Agent/GetEnvironment")
+                request = EnvironmentRequest(engagement=ENGAGEMENT).SerializeToString()
+                assert await ask(request, timeout=5)
+                assert await stream.read() is None
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await ask(request, timeout=5)
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+                assert "expired" in (caught.value.details() or "")
 
     run(main)
 
