@@ -232,7 +232,6 @@ def _names(
 ) -> tuple[list[str], list[str]]:
     domains: list[str] = []
     owners = {name: owner for owner, grant in others.items() if grant.dns for name in grant.domains}
-    connected = {name.split(".", 1)[0] for name in wish.search[:1]}
     if len(wish.domains) > MAX_DOMAINS:
         refused.append(f"{len(wish.domains) - MAX_DOMAINS} domains beyond the first {MAX_DOMAINS}")
     for text in wish.domains[:MAX_DOMAINS]:
@@ -244,7 +243,7 @@ def _names(
                 refused.append(f"the reverse names of {zone}, which is not one of the granted subnets")
             elif name not in domains:
                 domains.append(name)
-        elif reason := _forbidden_domain(name, wish.named | connected, upstreams, policy):
+        elif reason := _forbidden_domain(name, wish.named, upstreams, policy):
             refused.append(f"the domain {name} {reason}")
         elif name in owners:
             refused.append(f"the domain {name} already belongs to the connection {owners[name]}")
@@ -278,7 +277,7 @@ def reverse_zone(name: str) -> Network | None:
     return None
 
 
-def _forbidden_domain(name: str, named: frozenset[str] | set[str], upstreams: Upstreams, policy: Policy) -> str:
+def _forbidden_domain(name: str, named: frozenset[str], upstreams: Upstreams, policy: Policy) -> str:
     if name == "svc":
         return ""
     for own in upstreams.search:
@@ -293,7 +292,7 @@ def _forbidden_domain(name: str, named: frozenset[str] | set[str], upstreams: Up
         if name in _NEVER_SINGLE:
             return "has a meaning of its own on every machine"
         if is_taken(name) and name not in named:
-            return "is also a public top-level domain; name it with --mapped-namespaces to have it"
+            return "is also a public top-level domain; name it with -n or --mapped-namespaces to have it"
         return ""
     if name in policy.allow_domains:
         return ""

@@ -143,8 +143,13 @@ def test_domains(domain: str, granted: bool) -> None:
 
 def test_a_namespace_like_a_public_domain_is_served_when_the_user_named_it() -> None:
     assert ask(Wish(domains=("com", "dev"), named=frozenset({"dev"}))).domains == ("dev",)
-    connected = Wish(domains=("cluster.local", "com"), search=("com.svc.cluster.local",))
-    assert ask(connected).domains == ("cluster.local", "com")
+
+
+def test_what_a_worker_calls_the_connected_namespace_is_not_named_by_the_user() -> None:
+    granted = ask(Wish(domains=("cluster.local", "com"), search=("com.svc.cluster.local",)))
+    assert granted.domains == ("cluster.local",)
+    assert granted.search == ("com.svc.cluster.local",)
+    assert "name it with -n" in granted.refused[0]
 
 
 def test_the_policy_file_opens_public_cluster_domains() -> None:
