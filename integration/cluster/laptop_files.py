@@ -34,7 +34,7 @@ class Account:
 ROOT = Account("root", 0, "/root")
 DEV = Account("dev", 2001, "/home/dev", ("tpd",))
 GUEST = Account("guest", 2002, "/home/guest")
-_GROUPS = {"tpd": 2100}
+GROUPS = {"tpd": 2100}
 _SYSTEM_ACCOUNTS = (Account("messagebus", 2003, "/"), Account("systemd-resolve", 2004, "/"))
 ACCOUNTS = {account.name: account for account in (ROOT, DEV, GUEST)}
 
@@ -81,11 +81,11 @@ def _write_accounts(root: Path) -> None:
     accounts = (DEV, GUEST, *_SYSTEM_ACCOUNTS)
     names = {account.name for account in accounts}
     passwd = _without(root / "etc/passwd", names)
-    group = _without(root / "etc/group", names | set(_GROUPS))
+    group = _without(root / "etc/group", names | set(GROUPS))
     for account in accounts:
         passwd.append(f"{account.name}:x:{account.number}:{account.number}::{account.home}:/bin/sh")
         group.append(f"{account.name}:x:{account.number}:")
-    for name, number in _GROUPS.items():
+    for name, number in GROUPS.items():
         members = ",".join(account.name for account in accounts if name in account.groups)
         group.append(f"{name}:x:{number}:{members}")
     _write(root / "etc/passwd", "\n".join(passwd) + "\n")
