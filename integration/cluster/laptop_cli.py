@@ -6,6 +6,7 @@ import sys
 
 from integration.cluster.cluster import Cluster
 from integration.cluster.commands import say
+from integration.cluster.errors import ClusterError
 from integration.cluster.laptop import Laptop, all_laptops
 from integration.cluster.laptop_files import ACCOUNTS
 
@@ -26,10 +27,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     shell.add_argument("laptop")
     shell.add_argument("--as", dest="account", choices=sorted(ACCOUNTS), default="dev")
     shell.set_defaults(run=_shell)
-    execute = commands.add_parser("exec", help="run a command in it: exec NAME -- CMD")
-    execute.add_argument("laptop")
+    execute = commands.add_parser("exec", help="run a command in it: exec [--as ACCOUNT] NAME -- CMD")
     execute.add_argument("--as", dest="account", choices=sorted(ACCOUNTS), default="dev")
-    execute.add_argument("command", nargs="+")
+    execute.add_argument("laptop")
+    execute.add_argument("command", nargs=argparse.REMAINDER)  # as it is: CMD may have a -- of its own
     execute.set_defaults(run=_exec)
     for name, text in {
         "delete": "end it with all its processes",
@@ -68,7 +69,10 @@ def _shell(options: argparse.Namespace) -> None:
 
 def _exec(options: argparse.Namespace) -> None:
     laptop = Laptop.find(Cluster.find(options.name), options.laptop)
-    _replace_process(laptop.argv(options.command, user=options.account, env=_terminal(), cwd=os.getcwd()))
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise ClusterError("say which command to run: exec NAME -- CMD")
+    _replace_process(laptop.argv(command, user=options.account, env=_terminal(), cwd=os.getcwd()))
 
 
 def _change(options: argparse.Namespace) -> None:
