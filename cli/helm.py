@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -54,6 +55,8 @@ def run(arguments: Sequence[str]) -> str:
 
 def explain(errors: str, output: str = "") -> str:
     """What Helm printed when it failed, as one sentence that says what to do. Pure."""
+    if _SCHEMA in errors + output:
+        return "; ".join(sorted({_wrong_value(*found.groups()) for found in _VALUE.finditer(errors + output)}))
     lint = [line.removeprefix("[ERROR]").strip() for line in output.splitlines() if line.startswith("[ERROR]")]
     if lint:
         return "; ".join(lint)
@@ -61,6 +64,8 @@ def explain(errors: str, output: str = "") -> str:
     message = (
         " ".join(lines).removeprefix("Error: ").removeprefix("INSTALLATION FAILED: ").removeprefix("UPGRADE FAILED: ")
     )
+    if other := re.search(r"there is a traffic-manager in namespace (\S+) already, and .*", message):
+        return f"{other[0]}; to have it here, first run: tpctl helm uninstall -n {other[1]}"
     if "cannot re-use a name that is still in use" in message:
         return "the traffic-manager is already installed there; to change it run: tpctl helm upgrade"
     if "has no deployed releases" in message or "release: not found" in message:
@@ -68,6 +73,18 @@ def explain(errors: str, output: str = "") -> str:
     if "Kubernetes cluster unreachable" in message:
         return f"{message}; check the kubeconfig and the context"
     return message or "helm failed without saying why"
+
+
+_SCHEMA = "values don't meet the specifications of the schema"
+_VALUE = re.compile(r"- (?:at )?(\S+): (.+)")
+"""Helm's own lines about values, one fault each, whichever way it introduces them."""
+
+
+def _wrong_value(where: str, what: str) -> str:
+    unknown = re.fullmatch(r"Additional property (\S+) is not allowed", what)
+    if unknown is None:
+        return f"the value {where} is wrong: {what[:1].lower()}{what[1:]}"
+    return f"the chart has no value {'' if where == '(root)' else where + '.'}{unknown[1]}"
 
 
 def kube_arguments(namespace: str, kubeconfig: Path | None, context: str) -> list[str]:
@@ -97,7 +114,7 @@ def spawn(module: str, arguments: Sequence[str], progress: Progress, failure: st
                 entry = json.loads(line)
                 last = str(entry["text"])
                 if entry["state"] != "failed":  # that one becomes the error
-                    progress.step(module, last)
+                    progress.step(module, last, done=entry["state"] == "ready")
             except (ValueError, KeyError, TypeError):
                 continue
         errors = process.stderr.read()

@@ -10,6 +10,7 @@ import typer
 
 from cli import completion
 from cli import helm as helm_run
+from cli.errors import CommandError
 from cli.options import OutputForm, Quiet, begin
 from cli.output import Output
 
@@ -17,18 +18,37 @@ app = typer.Typer(
     help="Install the traffic-manager with the embedded chart (real Helm).", no_args_is_help=True, rich_markup_mode=None
 )
 
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Where the traffic-manager lives.")]
-Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", help="Kubeconfig file.")]
-Context = Annotated[str, typer.Option("--context", help="Kubeconfig context.", autocompletion=completion.contexts)]
-Values = Annotated[list[str] | None, typer.Option("--values", "-f", help="Values file or URL, repeatable.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, repeatable.")]
-SetString = Annotated[list[str] | None, typer.Option("--set-string", help="KEY=TEXT, repeatable.")]
-SetJson = Annotated[list[str] | None, typer.Option("--set-json", help="KEY=JSON, repeatable.")]
-SetFile = Annotated[list[str] | None, typer.Option("--set-file", help="KEY=PATH, repeatable.")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAMESPACE",
+        help="Where the traffic-manager lives.",
+        autocompletion=completion.cluster_namespaces,
+    ),
+]
+Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file.")]
+Context = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="Kubeconfig context; default: the current one.",
+        autocompletion=completion.contexts,
+    ),
+]
+Values = Annotated[
+    list[str] | None, typer.Option("--values", "-f", metavar="FILE|URL", help="Values of the chart, repeatable.")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, repeatable.")]
+SetString = Annotated[list[str] | None, typer.Option("--set-string", metavar="KEY=TEXT", help="One value, as text.")]
+SetJson = Annotated[list[str] | None, typer.Option("--set-json", metavar="KEY=JSON", help="One value, as JSON.")]
+SetFile = Annotated[list[str] | None, typer.Option("--set-file", metavar="KEY=FILE", help="One value, from a file.")]
 Create = Annotated[bool, typer.Option("--create-namespace/--no-create-namespace", help="Make the namespace.")]
 NoHooks = Annotated[bool, typer.Option("--no-hooks", help="Run no hooks.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the traffic-manager is ready.")]
-Timeout = Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait.")]
+Timeout = Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")]
 
 
 def _values(
@@ -51,15 +71,17 @@ def _values(
     return arguments
 
 
-def _wait(out: Output, namespace: str, kubeconfig: Path | None, context: str, timeout: int) -> str:
+def _wait(out: Output, namespace: str, kubeconfig: Path | None, context: str, timeout: int) -> None:
     arguments = ["--namespace", namespace, "--timeout", str(timeout)]
     if kubeconfig is not None:
         arguments += ["--kubeconfig", os.path.abspath(kubeconfig)]
     if context:
         arguments += ["--context", context]
-    return helm_run.spawn(
-        "tpd.session.rollout", arguments, out.progress, "the traffic-manager did not become ready; look at its pod"
-    )
+    again = "tpctl helm upgrade" + ("" if namespace == helm_run.NAMESPACE else f" -n {namespace}")
+    try:
+        helm_run.spawn("tpd.session.rollout", arguments, out.progress, "it did not become ready")
+    except CommandError as error:
+        raise CommandError(f"the traffic-manager is installed, but {error}; mend that, then run: {again}") from None
 
 
 @app.command()
@@ -118,7 +140,10 @@ def upgrade(
     output: OutputForm = None,
     quiet: Quiet = False,
 ) -> None:
-    """Upgrade or reconfigure the traffic-manager, its custom resource definitions included."""
+    """Upgrade or reconfigure the traffic-manager.
+
+    Its custom resource definitions are upgraded, too. Without values of its own it keeps those of the release.
+    """
     out = begin(context, output, quiet)
     arguments = ["upgrade", helm_run.RELEASE, str(helm_run.chart())]
     arguments += helm_run.kube_arguments(namespace, kubeconfig, kube_context)
@@ -157,7 +182,10 @@ def uninstall(
     output: OutputForm = None,
     quiet: Quiet = False,
 ) -> None:
-    """Remove the traffic-manager; the definitions of its custom resources stay."""
+    """Remove the traffic-manager.
+
+    The definitions of its custom resources stay.
+    """
     out = begin(context, output, quiet)
     out.progress.step("helm", f"removing the traffic-manager from namespace {namespace}")
     arguments = ["uninstall", helm_run.RELEASE, "--wait", "--timeout", f"{timeout}s"]

@@ -28,8 +28,12 @@ def test_lint(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lint_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["helm", "lint", "--set", "noSuchValue=1", "-o", "json"]) == 1
-    assert "noSuchValue" in json.loads(capsys.readouterr().out)["error"]
+    wrong = ["noSuchValue=1", "image.nome=x", "replicaCount=many"]
+    assert run(["helm", "lint", "-o", "json", *(f"--set={value}" for value in wrong)]) == 1
+    assert json.loads(capsys.readouterr().out)["error"] == (
+        "the chart has no value image.nome; the chart has no value noSuchValue;"
+        " the value replicaCount is wrong: invalid type. Expected: integer, given: string"
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,11 @@ def test_lint_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
         (
             "WARNING: kubeconfig is world-readable\nError: Kubernetes cluster unreachable: dial tcp: refused",
             "check the kubeconfig",
+        ),
+        (
+            "Error: INSTALLATION FAILED: execution error at (tpctl/templates/policy.yaml:4:4): there is a"
+            " traffic-manager in namespace ops already, and a cluster can have only one",
+            "tpctl helm uninstall -n ops",
         ),
         ("Error: something new\n  happened\n", "something new happened"),
         ("", "helm failed without saying why"),

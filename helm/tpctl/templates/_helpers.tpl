@@ -1,4 +1,4 @@
-{{- /* Objects of the cluster's scope: several releases live beside one another. */ -}}
+{{- /* Objects of the cluster's scope say whose they are. */ -}}
 {{- define "tpctl.clusterName" -}}
 {{ .Release.Name }}-{{ .Release.Namespace }}
 {{- end }}
