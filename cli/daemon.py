@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from cli.errors import CommandError
-from cli.paths import Paths, left_behind
+from cli.paths import Paths, as_root, left_behind
 
 START_DEADLINE = 120.0
 """Seconds for tpd to listen, including the time a person needs to type a password for sudo."""
@@ -44,7 +44,7 @@ def start(where: Paths) -> None:
         [],
         START_DEADLINE,
         ask=True,
-        why="tpd is not running and needs root to start; run: sudo tpctl daemon start",
+        why=f"tpd is not running and needs root to start; run: {as_root('daemon start')}",
     )
 
 
@@ -56,7 +56,7 @@ def restore(where: Paths) -> None:
     if sock is not None:
         sock.close()
         return
-    why = "an earlier tpd ended without undoing its changes to this laptop's network; run: sudo tpctl status"
+    why = f"an earlier tpd ended without undoing its changes to this laptop's network; run: {as_root('status')}"
     _run(where, ["--restore"], RESTORE_DEADLINE, ask=False, why=why)
 
 

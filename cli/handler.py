@@ -1,14 +1,47 @@
-"""Running the user's own command while something lasts."""
+"""Running the user's own command while something lasts, and undoing that in peace."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from cli.errors import CommandError
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def _on_signals(handle: Callable[[int], None]) -> Iterator[None]:
+    def called(number: int, _frame: FrameType | None) -> None:
+        handle(number)
+
+    before = {number: signal.signal(number, called) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def undone(say: Callable[[], None]) -> Iterator[None]:
+    """Around work that must be undone at its end: the first signal that asks tpctl to end, and is not the command's, is
+    answered with `say`; the next one ends it, when tpd knows long since what is to be undone."""
+    said = False
+
+    def wait(_number: int) -> None:
+        nonlocal said
+        if said:
+            raise KeyboardInterrupt
+        said = True
+        say()
+
+    with _on_signals(wait):
+        yield
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -19,12 +52,11 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """
     child: subprocess.Popen[bytes] | None = None
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
+    def pass_on(number: int) -> None:
         if child is not None and child.poll() is None and number != signal.SIGINT:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with _on_signals(pass_on):
         try:
             child = subprocess.Popen(list(command), env=dict(environment))
         except FileNotFoundError:
@@ -32,7 +64,4 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         except OSError as error:
             raise CommandError(f"{command[0]} cannot be run: {os.strerror(error.errno or 0)}") from None
         status = child.wait()
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
     return status if status >= 0 else 128 - status

@@ -33,7 +33,7 @@ def application() -> typer.Typer:
     app.command("connect")(connect.connect)
     app.command("status")(status.status)
     app.command("list")(list_command.list_)
-    app.command("replace")(replace.replace)
+    app.command("replace", epilog=replace.EXAMPLES)(replace.replace)
     app.command("leave")(leave.leave)
     app.command("quit")(quit.quit_)
     app.command("version")(version.version)
@@ -60,7 +60,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit status."""
-    state = State()
+    state = State(arguments)
     state.output = Output(_form(arguments))
     try:
         status = application()(list(arguments), prog_name="tpctl", standalone_mode=False, obj=state)
@@ -75,9 +75,9 @@ def run(arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             write(text)
             return 0
-        state.output.fail(
-            f"{text[:1].lower()}{text[1:].rstrip('.')}; see: tpctl --help" if text else "see: tpctl --help"
-        )
+        where = getattr(error, "ctx", None)
+        see = f"see: {where.command_path if where else 'tpctl'} --help"
+        state.output.fail(f"{text[:1].lower()}{text[1:].rstrip('.')}; {see}" if text else see)
         return 1
     except (typer.Abort, KeyboardInterrupt):
         state.output.fail("interrupted")

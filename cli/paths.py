@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,14 @@ def paths(environment: Mapping[str, str]) -> Paths:
         state=Path(environment.get("TPD_STATE_DIR") or state).absolute(),
         log=Path(environment.get("TPD_LOG_FILE") or log).absolute(),
     )
+
+
+def as_root(command: str) -> str:
+    """What to type to run a command of tpctl as root. sudo looks only into folders of its own (sudoers(5),
+    secure_path), where a tpctl in a virtual environment is not."""
+    own = shutil.which("tpctl")
+    known = shutil.which("tpctl", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    return f"sudo {own if own and not known else 'tpctl'} {command}"
 
 
 def left_behind(where: Paths) -> bool:

@@ -22,9 +22,10 @@ class Progress:
         self._spinner: Any = None
 
     def step(self, key: str, text: str, *, done: bool = False) -> None:
-        """What happens now. The same key again replaces the text."""
-        self._text = text
-        self.tick()
+        """What happens now; what is done needs no line, because the command's result says it."""
+        if not done:
+            self._text = text
+            self.tick()
 
     def tick(self) -> float:
         """Show what is due; seconds until the next call."""

@@ -75,7 +75,7 @@ def status(result: pb.StatusResult) -> str:
                     ("Device", about.device),
                     ("Subnets", ", ".join(about.subnets)),
                     ("DNS", about.dns_address + (f" through {one.resolver}" if one.resolver else "")),
-                    ("Domains", ", ".join(one.dns_domains)),
+                    ("Domains", _some(one.dns_domains)),
                     ("Flows", str(one.flows)),
                     ("Traffic", f"{size(one.bytes_sent)} sent, {size(one.bytes_received)} received"),
                     ("Worker", f"pid {one.worker_pid}" if one.worker_pid else ""),
@@ -85,6 +85,12 @@ def status(result: pb.StatusResult) -> str:
         )
         parts += [f"  Engagement {item.workload}\n" + engagement(item, 4) for item in one.engagements]
     return "\n".join(parts)
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    """The first ones; a cluster may have hundreds of namespaces."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _manager(about: pb.ConnectResult) -> str:
@@ -105,10 +111,10 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def workloads(result: pb.ListResult) -> str:
-    """What can be engaged."""
+def workloads(result: pb.ListResult, namespace: str = "") -> str:
+    """What can be engaged, in the namespace that was named, if one was."""
     if not result.workloads:
-        return "No workloads here"
+        return f"No workloads in namespace {namespace}" if namespace else "No workloads in the connected namespace"
     rows = [
         (f"{one.kind.lower()}/{one.name}", one.namespace, ",".join(one.containers), _state(one))
         for one in sorted(result.workloads, key=lambda one: (one.namespace, one.name, one.kind))
@@ -131,7 +137,11 @@ def replaced(result: pb.ReplaceResult) -> str:
 
 def left(result: pb.LeaveResult) -> str:
     """After `leave`."""
-    return "\n".join(f"Left {one.workload} ({one.container}); the original comes back" for one in result.left)
+    return "\n".join(
+        f"Left container {one.container} of {one.workload} in namespace {one.namespace};"
+        f" {one.reason or 'the original is back'}"
+        for one in result.left
+    )
 
 
 def quit_(result: pb.QuitResult, *, stopped: bool) -> str:

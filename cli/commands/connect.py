@@ -10,38 +10,66 @@ import typer
 
 from cli import completion, render
 from cli.errors import ExitStatus
-from cli.options import OutputForm, Quiet, begin
+from cli.options import OutputForm, Quiet, begin, own_command
 from cli.output import as_dict
 
 
 def connect(
     context: typer.Context,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- CMD]...", help="Run CMD while connected, then quit.")
+        list[str] | None, typer.Argument(metavar="-- CMD", help="Run CMD while connected, then quit.")
     ] = None,
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="Connected namespace; default: the context's own.")
+        str,
+        typer.Option(
+            "--namespace",
+            "-n",
+            metavar="NAMESPACE",
+            help="Whose services are known by their bare names; default: the context's own.",
+            autocompletion=completion.cluster_namespaces,
+        ),
     ] = "",
     kube_context: Annotated[
-        str, typer.Option("--context", help="Kubeconfig context.", autocompletion=completion.contexts)
+        str,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            help="Kubeconfig context; default: the current one.",
+            autocompletion=completion.contexts,
+        ),
     ] = "",
-    kubeconfig: Annotated[list[Path] | None, typer.Option("--kubeconfig", help="Kubeconfig file.")] = None,
+    kubeconfig: Annotated[
+        list[Path] | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file, repeatable.")
+    ] = None,
     manager_namespace: Annotated[
-        str, typer.Option("--manager-namespace", help="Where the traffic-manager is; default: found.")
+        str,
+        typer.Option(
+            "--manager-namespace",
+            metavar="NAMESPACE",
+            help="Where the traffic-manager is; default: wherever one is found.",
+            autocompletion=completion.cluster_namespaces,
+        ),
     ] = "",
-    name: Annotated[str, typer.Option("--name", help="Name of the connection; default: CONTEXT-NAMESPACE.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name of the connection; default: CONTEXT-NAMESPACE.")
+    ] = "",
     mapped_namespaces: Annotated[
         list[str] | None,
-        typer.Option("--mapped-namespaces", help="Namespaces (A,B,...) whose names are served; default: all managed."),
+        typer.Option("--mapped-namespaces", metavar="A,B,...", help="Whose names are served; default: all."),
     ] = None,
     output: OutputForm = None,
     quiet: Quiet = False,
 ) -> None:
-    """Connect this laptop to a cluster."""
+    """Connect this laptop to a cluster.
+
+    Services and pods are reached by name and by address from then on, until tpctl quit. Starts tpd, the root daemon,
+    through sudo where it does not run.
+    """
     from cli import client, handler
     from tunnel.proto import daemon_pb2 as pb
 
     out = begin(context, output, quiet)
+    argv = own_command(context, command)
     mapped = [part.strip() for text in mapped_namespaces or () for part in text.split(",") if part.strip()]
     request = pb.Request(
         connect=pb.Connect(
@@ -56,15 +84,16 @@ def connect(
         )
     )
     result = client.call(request, out.progress, start=True).connect
-    if not command:
+    if not argv:
         out.show(as_dict(result), render.connected(result))
         return
     out.note(render.connected(result))
-    try:
-        status = handler.run(command, os.environ)
-    finally:
-        if not result.existed:
-            client.call(pb.Request(connection=result.name, quit=pb.Quit()), out.progress)
+    with handler.undone(lambda: out.note(f"tpctl: disconnecting {result.name}; one moment")):
+        try:
+            status = handler.run(argv, os.environ)
+        finally:
+            if not result.existed:
+                client.call(pb.Request(connection=result.name, quit=pb.Quit()), out.progress)
     raise ExitStatus(status)
 
 

@@ -55,11 +55,11 @@ def stop(context: typer.Context, output: OutputForm = None, quiet: Quiet = False
 @app.command()
 def logs(
     context: typer.Context,
-    lines: Annotated[int, typer.Option("--lines", min=1, help="How many of the last lines of each.")] = 100,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=1, help="How many of each.")] = 100,
     output: OutputForm = None,
     quiet: Quiet = False,
 ) -> None:
-    """Print the last lines of tpd's log and of this user's session workers' logs."""
+    """Print the last lines of the logs of tpd and of your session workers."""
     from cli.paths import paths
 
     out = begin(context, output, quiet)

@@ -13,8 +13,15 @@ from cli.output import as_dict
 
 def leave(
     context: typer.Context,
-    workload: Annotated[str, typer.Argument(help="NAME or KIND/NAME.", autocompletion=completion.workloads)],
-    container: Annotated[str, typer.Option("--container", "-c", help="Only this container.")] = "",
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="NAME or KIND/NAME.", autocompletion=completion.engaged)
+    ],
+    container: Annotated[
+        str,
+        typer.Option(
+            "--container", "-c", metavar="NAME", help="Only this container.", autocompletion=completion.containers
+        ),
+    ] = "",
     namespace: Namespace = "",
     use: Use = "",
     output: OutputForm = None,

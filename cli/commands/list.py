@@ -19,4 +19,4 @@ def list_(
     out = begin(context, output, quiet)
     request = pb.Request(connection=use, list=pb.ListWorkloads(namespace=namespace))
     result = client.call(request, out.progress).list
-    out.show(as_dict(result), render.workloads(result))
+    out.show(as_dict(result), render.workloads(result, namespace))

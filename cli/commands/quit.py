@@ -14,7 +14,9 @@ from cli.output import as_dict
 
 def quit_(
     context: typer.Context,
-    stop_daemon: Annotated[bool, typer.Option("--stop-daemons", "--stop-daemon", "-s", help="Stop tpd too.")] = False,
+    stop_daemon: Annotated[
+        bool, typer.Option("--stop-daemons", "--stop-daemon", "-s", help="Stop tpd, the root daemon, too.")
+    ] = False,
     use: Use = "",
     output: OutputForm = None,
     quiet: Quiet = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,39 +11,64 @@ import typer
 
 from cli import completion, environment, ports, render
 from cli.errors import CommandError, ExitStatus
-from cli.options import Namespace, OutputForm, Quiet, Use, begin
+from cli.options import Namespace, OutputForm, Quiet, Use, begin, own_command
 from cli.output import Output, as_dict
 
 if TYPE_CHECKING:
     from tunnel.proto import daemon_pb2 as pb
 
+EXAMPLES = """\b
+Examples:
+  tpctl replace orders                          each declared port comes here
+  tpctl replace orders --port 9000:8080         its port 8080 to port 9000 here
+  tpctl replace orders -e .env -- ./orders.py   only while that program runs
+  tpctl replace worker --no-ports               its environment, no calls
+"""
+
 
 def replace(
     context: typer.Context,
-    workload: Annotated[str, typer.Argument(help="NAME or KIND/NAME.", autocompletion=completion.workloads)],
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="NAME or KIND/NAME.", autocompletion=completion.workloads)
+    ],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CMD]...", help="Run CMD with the container's environment, then leave."),
+        typer.Argument(metavar="-- CMD", help="Run CMD with the container's environment, then leave."),
     ] = None,
     container: Annotated[
-        str, typer.Option("--container", "-c", help="Which container; needed when there are several.")
+        str,
+        typer.Option(
+            "--container",
+            "-c",
+            metavar="NAME",
+            help="Which container; needed when there are several.",
+            autocompletion=completion.containers,
+        ),
     ] = "",
     port: Annotated[
         list[str] | None,
         typer.Option(
             "--port",
             "-p",
-            help="LOCAL:CONTAINER[/udp], repeatable; default: every declared port to the same local port.",
+            metavar="LOCAL:CONTAINER[/udp]",
+            help="Calls of a container port go to a local port, repeatable; default: every declared port to the same"
+            " local port.",
         ),
     ] = None,
     no_ports: Annotated[bool, typer.Option("--no-ports", help="Route no port at all.")] = False,
     namespace: Namespace = "",
-    address: Annotated[str, typer.Option("--address", help="Where the local process listens.")] = "127.0.0.1",
+    address: Annotated[
+        str, typer.Option("--address", metavar="HOST", help="Where the local process listens.")
+    ] = "127.0.0.1",
     env_file: Annotated[
-        Path | None, typer.Option("--env-file", "-e", help="Write the container's environment here (docker syntax).")
+        Path | None,
+        typer.Option(
+            "--env-file", "-e", metavar="FILE", help="Write the container's environment here (docker syntax)."
+        ),
     ] = None,
     env_json: Annotated[
-        Path | None, typer.Option("--env-json", "-j", help="Write the container's environment here, as JSON.")
+        Path | None,
+        typer.Option("--env-json", "-j", metavar="FILE", help="Write the container's environment here, as JSON."),
     ] = None,
     allow_unsafe_env: Annotated[
         bool, typer.Option("--allow-unsafe-env", help="Let CMD have LD_*, PYTHON*, PATH and the like, too.")
@@ -51,11 +77,16 @@ def replace(
     output: OutputForm = None,
     quiet: Quiet = False,
 ) -> None:
-    """Take the place of a container: its traffic comes to this laptop, the original stops."""
-    from cli import client
+    """Let a local process take a container's place.
+
+    The original stops in every pod of the workload; calls of its ports come to this laptop, until tpctl leave.
+    """
+    from cli import client, handler
+    from cli.newfile import NewFile
     from tunnel.proto import daemon_pb2 as pb
 
     out = begin(context, output, quiet)
+    argv = own_command(context, command)
     if port and no_ports:
         raise CommandError("--port and --no-ports contradict each other; give one of them")
     wish = pb.Replace(
@@ -66,26 +97,26 @@ def replace(
         address=address,
         no_ports=no_ports,
     )
-    for path in (env_file, env_json):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise CommandError(f"cannot write {path}: there is no folder {path.absolute().parent}")
-    result = client.call(pb.Request(connection=use, replace=wish), out.progress).replace
-    kept = False
-    try:
-        variables = dict(result.environment)
-        if env_file is not None:
-            _write(env_file, environment.env_file(variables))
-        if env_json is not None:
-            _write(env_json, environment.env_json(variables))
-        if command:
-            status = _run(out, command, result, allow_unsafe_env)
-            raise ExitStatus(status)
-        kept = True
-    finally:
-        if not kept:
-            one = result.engagement
-            leave = pb.Leave(workload=one.workload, namespace=one.namespace, container=one.container)
-            client.call(pb.Request(connection=use, leave=leave), out.progress)
+    with ExitStack() as stack:
+        files = [
+            (stack.enter_context(NewFile(path)), form)
+            for path, form in ((env_file, environment.env_file), (env_json, environment.env_json))
+            if path is not None
+        ]
+        result = client.call(pb.Request(connection=use, replace=wish), out.progress).replace
+        title = f"{result.engagement.workload}, container {result.engagement.container}"
+        if argv:
+            stack.enter_context(handler.undone(lambda: out.note(f"tpctl: giving back {title}; one moment")))
+        kept = False
+        try:
+            for file, form in files:
+                file.write(form(dict(result.environment)))
+            if argv:
+                raise ExitStatus(_run(out, argv, result, allow_unsafe_env))
+            kept = True
+        finally:
+            if not kept:
+                _give_back(out, use, result)
     out.show(as_dict(result), render.replaced(result))
 
 
@@ -99,13 +130,10 @@ def _run(out: Output, command: list[str], result: pb.ReplaceResult, allow_unsafe
     return handler.run(command, variables)
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace the file in one step, readable by its owner alone: there may be secrets in it."""
-    aside = path.with_name(f".{path.name}.tpctl")
-    try:
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        os.replace(aside, path)
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}") from None
+def _give_back(out: Output, use: str, result: pb.ReplaceResult) -> None:
+    from cli import client
+    from tunnel.proto import daemon_pb2 as pb
+
+    one = result.engagement
+    leave = pb.Leave(workload=one.workload, namespace=one.namespace, container=one.container)
+    out.note(render.left(client.call(pb.Request(connection=use, leave=leave), out.progress).leave))

@@ -12,7 +12,7 @@ from tunnel.version import VERSION
 
 
 def version(context: typer.Context, output: OutputForm = None, quiet: Quiet = False) -> None:
-    """Show the versions of tpctl, tpd and the connected traffic-managers."""
+    """Show the versions of tpctl, tpd and managers."""
     from cli import client, daemon
     from cli.paths import paths
     from tunnel.proto import daemon_pb2 as pb

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import completion, kubeconfig
+from cli import kubeconfig
 from cli.main import run
 
 HOST = json.dumps({"subnets": ["10.96.0.0/12"], "domains": ["svc", "cluster.local"], "dns": True})
@@ -113,7 +113,15 @@ def test_status_version_and_quit_need_no_daemon(tpctl: object) -> None:
         (["replace", "x", "--port", "0"], "a port is a number from 1 to 65535"),
         (["replace", "x", "-p", "80", "-p", "81:80"], "mapped twice"),
         (["replace", "x", "-p", "80", "--no-ports"], "contradict"),
-        (["replace", "x", "--env-file", "/no/such/folder/e"], "there is no folder"),
+        (["replace", "x", "--env-file", "/no/such/folder/e"], "no such file or directory"),
+        (["replace", "x", "--env-json", "/"], "cannot write /: is a directory"),
+        (
+            ["replace", "x", "ls", "/"],
+            "'ls' is one word too many for tpctl replace; a command of your own comes after --",
+        ),
+        (["connect", "demo"], "'demo' is one word too many for tpctl connect"),
+        (["connect", "demo", "--", "ls"], "'demo' is one word too many"),
+        (["helm", "uninstall", "--wrong"], "see: tpctl helm uninstall --help"),
     ],
 )
 def test_wrong_words_are_one_sentence(tpctl: object, words: list[str], sentence: str) -> None:
@@ -121,7 +129,7 @@ def test_wrong_words_are_one_sentence(tpctl: object, words: list[str], sentence:
     assert (result.status, result.out) == (1, "")
     assert sentence in result.err
     assert result.err.count("\n") == 1
-    as_json = call(tpctl, *words, "--output=json") if "xml" not in words else None
+    as_json = call(tpctl, "--output=json", *words) if "xml" not in words else None
     if as_json is not None:
         assert sentence in json.loads(as_json.out)["error"]
 
@@ -134,8 +142,6 @@ def test_a_day(tpctl: object, daemon: int, tmp_path: Path) -> None:
     assert json.loads(call(tpctl, "status", "-o", "json").out)["connections"][0]["state"] == "connected"
     assert "deployment/echo" in call(tpctl, "list").out
     assert call(tpctl, "list", "-q").out == ""
-    assert completion.workloads("e") == ["echo"]
-    assert completion.connections("") == ["example-demo"]
     file = tmp_path / "env.json"
     assert call(tpctl, "replace", "echo", "--env-json", str(file)).status == 0
     assert json.loads(file.read_text())["isolated"] == "1"
@@ -194,8 +200,57 @@ def test_contexts_are_completed_from_the_kubeconfig(tmp_path: Path) -> None:
     assert kubeconfig.contexts(environment) == ["kind", "prod"]
     one.write_text("{not yaml")
     assert kubeconfig.contexts(environment) == ["prod", "kind"]
-    assert completion.contexts("k") == []
-    assert completion.namespaces("") == []
+
+
+def complete(*words: str) -> list[str]:
+    """What bash is offered behind the last word."""
+    environment = {**os.environ, "_TPCTL_COMPLETE": "complete_bash"}
+    environment |= {"COMP_WORDS": " ".join(["tpctl", *words]), "COMP_CWORD": str(len(words))}
+    command = [str(Path(sys.executable).with_name("tpctl"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_names_are_completed(tpctl: object, daemon: int, tmp_path: Path) -> None:
+    config, other = tmp_path / "kubeconfig", tmp_path / "other"
+    config.write_text("contexts: [{name: kind}, {name: prod}]\n")
+    other.write_text("contexts: [{name: kilo}]\n")
+    assert complete("connect", "--context", "k") == ["kind"]
+    assert complete("connect", "--kubeconfig", str(other), "--context", "k") == ["kilo"]
+    assert complete("connect", "--namespace", "k") == []  # there is no such cluster
+    assert complete("replace", "") == []  # not connected
+    call(tpctl, "connect", "-n", "demo")
+    assert complete("replace", "e") == ["echo"]
+    assert complete("replace", "echo", "--container", "") == ["app", "side"]
+    assert complete("status", "--use", "") == ["example-demo"]
+    assert complete("leave", "") == []
+    call(tpctl, "replace", "worker")
+    assert complete("leave", "") == ["worker"]
+
+
+@pytest.mark.parametrize("impatient", [False, True])
+def test_a_ctrl_c_while_the_container_is_given_back(tpctl: object, daemon: int, impatient: bool) -> None:
+    call(tpctl, "connect")
+    command = [sys.executable, "-m", "cli.main", "replace", "late", "--", "sh", "-c", "echo begun; exec sleep 60"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Replaced container app")
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stderr.readline() == "tpctl: leaving\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "tpctl: giving back deployment/late, container app; one moment\n"
+    if impatient:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10)[1] == "tpctl: error: interrupted\n"
+    assert "deployment/echo" in call(tpctl, "list").out
+    if not impatient:
+        assert "Left container app of deployment/late" in process.communicate(timeout=10)[1]
+    assert process.returncode == (1 if impatient else 128 + signal.SIGINT)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

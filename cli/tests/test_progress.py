@@ -28,6 +28,8 @@ def test_nothing_is_said_about_what_is_quick(monkeypatch: pytest.MonkeyPatch) ->
     shown.tick()
     shown.tick()
     shown.step("c", "third")
+    shown.step("c", "third is done", done=True)
+    shown.tick()
     shown.stop()
     assert stream.getvalue() == "tpctl: second\ntpctl: third\n"
 

@@ -93,6 +93,12 @@ Connection kind-demo
     )
 
 
+def test_status_of_a_cluster_with_hundreds_of_namespaces() -> None:
+    names = [f"ns{number}" for number in range(300)]
+    result = pb.StatusResult(connections=[pb.ConnectionStatus(connection=CONNECTION, dns_domains=names)])
+    assert "ns10, ns11 and 288 more\n" in render.status(result)
+
+
 def test_status_without_connections() -> None:
     assert render.status(pb.StatusResult(version="1", pid=2)).endswith("\nNot connected; run: tpctl connect")
 
@@ -115,7 +121,8 @@ deployment/api   demo        api,log      replaced by you
 statefulset/db   demo        db           ready to engage
 job/once         demo                     not engageable: it has no pods"""
     )
-    assert render.workloads(pb.ListResult()) == "No workloads here"
+    assert render.workloads(pb.ListResult()) == "No workloads in the connected namespace"
+    assert render.workloads(pb.ListResult(), "shop") == "No workloads in namespace shop"
 
 
 def test_replaced_and_left() -> None:
@@ -128,7 +135,10 @@ Replaced container app of deployment/echo in namespace demo
     )
     bare = pb.EngagementStatus(workload="deployment/worker", container="app", namespace="demo")
     assert render.replaced(pb.ReplaceResult(engagement=bare)).endswith("; no ports are routed")
-    assert render.left(pb.LeaveResult(left=[ENGAGEMENT])) == "Left deployment/echo (app); the original comes back"
+    left = "Left container app of deployment/echo in namespace demo; "
+    assert render.left(pb.LeaveResult(left=[ENGAGEMENT])) == left + "the original is back"
+    late = pb.EngagementStatus(workload="deployment/echo", container="app", namespace="demo", reason="it takes long")
+    assert render.left(pb.LeaveResult(left=[late])) == left + "it takes long"
 
 
 def test_quit_and_version() -> None:

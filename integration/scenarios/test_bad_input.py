@@ -74,6 +74,13 @@ def test_no_manager_installed(untouched: User, cluster: Cluster, demo: str, mana
     assert "traffic-manager" in said
 
 
+def test_a_second_manager(untouched: User, cluster: Cluster, manager: str) -> None:
+    said = untouched.refused("helm", "install", "-n", "second")
+    assert f"there is a traffic-manager in namespace {manager} already" in said
+    assert f"tpctl helm uninstall -n {manager}" in said
+    assert not cluster.kubectl("get", "namespace", "second", "--ignore-not-found")
+
+
 def test_no_right_to_connect(people: UserFactory, demo: str, manager: str) -> None:
     stranger = people(user="mallory")
     stranger.start_daemon()
@@ -126,6 +133,8 @@ def test_a_second_connect_with_other_settings(person: User) -> None:
         (("replace", "nothere"), "no workload 'nothere' in namespace demo; there is echo"),
         (("replace", "pod/echo"), "Deployment, StatefulSet, ReplicaSet, DaemonSet"),
         (("replace", "echo", "-n", "nowhere"), "nowhere"),
+        (("list", "-n", "nowhere"), "namespace nowhere does not exist"),
+        (("replace", "echo", "--env-file", "/proc/env"), "cannot write /proc/env"),
         (("replace", "echo", "--container", "side"), "no container 'side'; it has echo"),
         (("leave", "echo"), "echo"),
         (("status", "--use", "nothing"), "nothing"),

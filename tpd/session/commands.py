@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from tpd.session.connect import check_namespace
 from tpd.session.connection import Connection
 from tpd.session.control import Progress
 from tpd.session.engagements.engagements import Engagements
@@ -82,6 +83,8 @@ class Commands:
         namespace = request.namespace or settings.namespace
         session = live.session.identity.uid if live is not None else ""
         found, held = await asyncio.gather(workloads.list_all(api, namespace), workloads.engagements_of(api, namespace))
+        if not found:
+            await check_namespace(api, namespace)
         result = daemon_pb2.ListResult()
         for workload in found:
             kind, name = workload["kind"], workload["metadata"]["name"]

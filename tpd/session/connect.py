@@ -47,7 +47,7 @@ async def open_session(api: Api, settings: Settings, machine_id: str, progress: 
     user, (namespace, pod), _, identity = await together(
         _who_am_i(api),
         manager.find(api, settings.manager_namespace),
-        _check_namespace(api, settings.namespace),
+        check_namespace(api, settings.namespace),
         asyncio.to_thread(_prepare),
     )
     pod_name = str(pod["metadata"]["name"])
@@ -105,7 +105,8 @@ async def _who_am_i(api: Api) -> str:
     return str(review["status"]["userInfo"]["username"])
 
 
-async def _check_namespace(api: Api, namespace: str) -> None:
+async def check_namespace(api: Api, namespace: str) -> None:
+    """Raises `SessionError` when it is known not to exist."""
     try:
         await api.get(f"{paths.NAMESPACES}/{namespace}")
     except ApiError as error:

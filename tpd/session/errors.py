@@ -93,7 +93,7 @@ def no_manager_in(namespace: str, elsewhere: list[str]) -> SessionError:
         )
     return SessionError(
         f"no traffic-manager in namespace {namespace}; install it there with:"
-        f" tpctl helm install --manager-namespace {namespace}"
+        f" tpctl helm install --namespace {namespace}"
     )
 
 

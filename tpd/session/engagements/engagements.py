@@ -151,14 +151,18 @@ class Engagements:
             progress.say("leave", f"giving back {engagement.title}")
             pods = [str(pod["uid"]) for pod in engagement.status.get("pods") or []]
             try:
-                await engagement.end()
+                await asyncio.shield(self._give_back(engagement))  # done, once asked for, even if the caller goes away
             except KubeError as error:
                 raise from_kube(error, f"giving back {engagement.title}") from error
-            self._forget(engagement)
-            result.left.append(engagement.describe())
-            await wait_for_original(self._api, engagement.key, pods, progress)
+            left = engagement.describe()
+            left.phase, left.reason = "Left", await wait_for_original(self._api, engagement.key, pods, progress)
+            result.left.append(left)
             progress.done("leave", f"{engagement.title} is given back")
         return result
+
+    async def _give_back(self, engagement: Engagement) -> None:
+        await engagement.end()
+        self._forget(engagement)
 
     def _matching(self, request: daemon_pb2.Leave, connected: str) -> list[Engagement]:
         kind, name = split(request.workload)
@@ -171,8 +175,11 @@ class Engagements:
             and request.container in ("", key[3])
         ]
         if not found:
-            held = ", ".join(sorted(e.title for e in self._all.values())) or "nothing"
-            raise SessionError(f"{request.workload} is not replaced by this connection; it holds {held}")
+            held = sorted(f"{e.title} (namespace {e.key[0]})" for e in self._all.values())
+            raise SessionError(
+                f"{request.workload} in namespace {request.namespace or connected} is not replaced by this connection;"
+                f" it holds {' and '.join(held) or 'nothing'}"
+            )
         if len({e.key[1] for e in found}) > 1:
             raise SessionError(f"{name!r} is the name of several workloads; say KIND/{name}")
         return found

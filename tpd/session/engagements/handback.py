@@ -29,13 +29,14 @@ async def wait_for_agents(api: Api, namespace: str, names: Sequence[str], progre
         progress.say("replace", "the pods are not all ready yet")
 
 
-async def wait_for_original(
-    api: Api, key: tuple[str, str, str, str], pods: Collection[str], progress: Progress
-) -> None:
-    """Wait until none of `pods` (uids, those with the agent) serves any more and as many others do as are wanted."""
+async def wait_for_original(api: Api, key: tuple[str, str, str, str], pods: Collection[str], progress: Progress) -> str:
+    """Wait until none of `pods` (uids, those with the agent) serves any more and as many others do as are wanted.
+
+    What is still missing when the waiting has an end; empty when nothing is.
+    """
     namespace, kind, name, _ = key
     if not pods:
-        return
+        return ""
     try:
         async with asyncio.timeout(WAIT_LIMIT):
             workload = await api.get(paths.workloads(kind, namespace, name))
@@ -44,11 +45,11 @@ async def wait_for_original(
             while True:
                 found = await api.list(paths.pods(namespace), labelSelector=selector)
                 if is_back(workload, found.get("items") or [], pods):
-                    return
+                    return ""
                 progress.say("leave", f"waiting for the original container of {kind.lower()} {name}")
                 await asyncio.sleep(_LOOK_EVERY)
     except (TimeoutError, KubeError):
-        progress.say("leave", f"{kind.lower()} {name} is given back; its pods are not all ready yet")
+        return "its pods are not all ready yet"
 
 
 def is_back(workload: dict[str, Any], found: Sequence[dict[str, Any]], pods: Collection[str]) -> bool:

@@ -2,7 +2,8 @@
 
 Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang",
 "inject" (write the packet that `container` has as hex), "wish" (ask for the HostConfig that `container` has as JSON),
-"garbage" (send tpd the bytes that `container` has as hex, and nothing more).
+"garbage" (send tpd the bytes that `container` has as hex, and nothing more). What is replaced is in the status until
+it is left; "late" is left only when workloads are listed meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class ExampleWorker:
         self.last = pb.HostReply()
         self.cancelled: list[int] = []
         self.upstreams = start.upstreams
+        self.engaged: dict[str, pb.EngagementStatus] = {}
+        self.listed = asyncio.Event()
 
     def send(self, message: pb.FromWorker) -> None:
         self.writer.write(control.encode(message))
@@ -54,16 +57,26 @@ class ExampleWorker:
             case "connect":
                 await self.connect(number, request.connect)
             case "status":
-                status = pb.ConnectionStatus(connection=self.result, state="connected")
+                status = pb.ConnectionStatus(
+                    connection=self.result, state="connected", engagements=self.engaged.values()
+                )
                 self.answer(number, pb.Event(status=pb.StatusResult(connections=[status])))
             case "replace":
                 await self.replace(number, request.replace)
             case "list":
-                self.answer(
-                    number, pb.Event(list=pb.ListResult(workloads=[pb.Workload(kind="Deployment", name="echo")]))
+                self.listed.set()
+                one = pb.Workload(
+                    kind="Deployment", name="echo", namespace=request.list.namespace, containers=["app", "side"]
                 )
+                self.answer(number, pb.Event(list=pb.ListResult(workloads=[one])))
             case "leave":
-                self.answer(number, pb.Event(leave=pb.LeaveResult()))
+                name = request.leave.workload.removeprefix("deployment/")
+                if name == "late":
+                    self.listed.clear()
+                    self.answer(number, pb.Event(progress=pb.Progress(step="leave", text="leaving")))
+                    await self.listed.wait()
+                left = self.engaged.pop(name, None)
+                self.answer(number, pb.Event(leave=pb.LeaveResult(left=[left] if left else [])))
             case "quit":
                 self.answer(number, pb.Event(quit=pb.QuitResult()))
 
@@ -132,7 +145,9 @@ class ExampleWorker:
             "upstreams": str(self.upstreams),
             "cancelled": json.dumps(self.cancelled),
         }
-        self.answer(number, pb.Event(replace=pb.ReplaceResult(environment=known)))
+        one = pb.EngagementStatus(workload=f"deployment/{replace.workload}", namespace="demo", container="app")
+        self.engaged[replace.workload] = one
+        self.answer(number, pb.Event(replace=pb.ReplaceResult(environment=known, engagement=one)))
 
 
 async def main() -> None:

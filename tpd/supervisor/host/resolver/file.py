@@ -28,7 +28,7 @@ class ResolvConfFile:
         """Make our resolver the only one. Raises HostError when another connection has it or writing fails."""
         if self.holder is not None and self.holder != slot:
             raise HostError(
-                "name resolution belongs to another connection; this laptop's resolv.conf can serve only one"
+                "this laptop's resolv.conf can serve only one connection, and another has it; run: tpctl quit"
             )
         last = next((entry for entry in reversed(journal.entries) if entry["kind"] == "file"), None)
         current = snapshot(self._path)

@@ -124,7 +124,7 @@ def test_bytes_that_are_no_text_survive(bench: Bench) -> None:
 def test_only_one_connection_can_have_it(bench: Bench) -> None:
     bench.path.write_text(ORIGINAL)
     bench.apply()
-    with pytest.raises(HostError, match="another connection"):
+    with pytest.raises(HostError, match="only one connection"):
         bench.apply(index=1)
     asyncio.run(bench.adapter.withdraw(slot(0), 1, bench.journal))
     assert bench.path.read_text() == ORIGINAL
