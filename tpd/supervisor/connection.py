@@ -41,6 +41,9 @@ class Connection:
         self._config: pb.HostConfig | None = None
         self._upstreams = Upstreams()
         self.ended = False
+        self.undone = asyncio.Event()
+        """Nothing of it is on the host."""
+        self.undone.set()
 
     @property
     def label(self) -> str:
@@ -51,6 +54,7 @@ class Connection:
         """Make the device and start the worker. Raises HostError or WorkerGone; then `close` undoes what was done."""
         async with self._lock:
             self._device = device = await self._host.open(self.label)
+            self.undone.clear()
             self._upstreams = upstreams = await self._host.upstreams()
         try:
             environment = users.environment(self.user, self._request.connect.environment)
@@ -170,18 +174,23 @@ class Connection:
             log.warning("%s: %s", self.label, gone)
 
     async def close(self) -> None:
-        """End the worker and undo everything on the host. Repeatable."""
+        """End the worker and undo everything on the host. Repeatable: the worker's end and a quit may both come here,
+        and both return when it is done."""
         self.ended = True
-        device, self._device = self._device, None  # taken at once: the worker's end and a quit may both come here
-        if device is not None:
+        device, self._device = self._device, None  # taken at once: the first one does it
+        if device is None:
+            await self.undone.wait()
+            return
+        try:
             # Routes and names first: while the worker ends, the laptop already works as before.
             async with self._lock:
                 await self._host.withdraw(device.slot)
-        if self.worker is not None:
-            await self.worker.end()
-        if device is not None:
+            if self.worker is not None:
+                await self.worker.end()
             async with self._lock:
                 await self._host.close(device.slot)
+        finally:
+            self.undone.set()
 
 
 def upstreams_message(upstreams: Upstreams) -> pb.Upstreams:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from tpd.supervisor import users
@@ -19,6 +20,8 @@ log = logging.getLogger("tpd")
 
 WATCH_INTERVAL = 2.0
 """Seconds between looks at the resolver's files: two stat calls."""
+UNDO_GRACE = 5.0
+"""Seconds for which an answer waits until what a dead worker left is undone."""
 MAX_PER_USER = 8
 """Connections of one user at once."""
 
@@ -46,7 +49,23 @@ class Supervisor:
         self.stop = asyncio.Event()
 
     async def handle(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
-        """The final event that answers a request. Never raises but CancelledError."""
+        """The final event that answers a request. Never raises but CancelledError.
+
+        What a dead worker had asked for is undone by then: whoever runs a command finds the host as it was.
+        """
+        await self._undone(user)  # a connect, for one, finds no remains in its way
+        event = await self._answer(user, request, on_progress)
+        await self._undone(user)
+        return event
+
+    async def _undone(self, user: users.User) -> None:
+        dying = [one for one in self._visible(user) if one.worker is not None and one.worker.gone]
+        if dying:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(UNDO_GRACE):
+                    await asyncio.gather(*(one.undone.wait() for one in dying))
+
+    async def _answer(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
         try:
             return await self._dispatch(user, request, on_progress)
         except Refused as refused:
@@ -110,8 +129,8 @@ class Supervisor:
 
     async def _status(self, user: users.User, request: pb.Request) -> pb.StatusResult:
         shown = [self._one(user, request.connection)] if request.connection else self._visible(user)
-        statuses = await asyncio.gather(*(one.status() for one in shown))
         lost = [status for uid, entries in self._lost.items() if user.uid in (0, uid) for status in entries]
+        statuses = await asyncio.gather(*(one.status() for one in shown))
         return pb.StatusResult(version=VERSION, pid=os.getpid(), connections=[*statuses, *lost])
 
     async def _connect(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
@@ -162,11 +181,11 @@ class Supervisor:
             unexpected = not connection.ended
             if unexpected and connection.worker is not None:
                 log.error("worker %d ended by itself: %s", connection.worker.pid, connection.worker.printed().strip())
-            await asyncio.shield(self._end(connection))
             if unexpected and connection.result is not None and connection.worker is not None:
                 reason = f"the session worker ended: {connection.worker.last_words()}; run: tpctl connect"
                 status = pb.ConnectionStatus(connection=connection.result, state="failed", reason=reason)
                 self._lost.setdefault(connection.user.uid, [])[:] = [status]
+            await asyncio.shield(self._end(connection))
 
     async def _end(self, connection: Connection) -> None:
         await connection.close()

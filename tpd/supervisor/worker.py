@@ -48,6 +48,8 @@ class Worker:
         self._ids = itertools.count(1)
         self._printed = b""
         self._early: list[pb.ToWorker] = []
+        self.gone = False
+        """Its control socket has closed: it serves nothing any more."""
 
     @property
     def pid(self) -> int:
@@ -130,6 +132,7 @@ class Worker:
                 except (control.BadMessage, OSError) as error:
                     log.warning("worker %d: %s", self.pid, error)
                 finally:
+                    self.gone = True
                     writer.close()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(0.5):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tpd.supervisor.host.memory import MemoryHost
-from tpd.supervisor.host.types import Upstreams
+from tpd.supervisor.host.types import Slot, Upstreams
 from tpd.supervisor.supervisor import Supervisor
 from tpd.supervisor.users import User
 from tunnel.proto import daemon_pb2 as pb
@@ -164,6 +164,28 @@ def test_a_worker_that_dies_is_undone_and_said() -> None:
         assert "about to die" in status.reason
         assert (await bench.connect()).connect.name == "example-demo"
         assert [one.state for one in await bench.status()] == ["connected"]
+
+    run(scenario)
+
+
+def test_no_answer_comes_before_a_dead_worker_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(bench: Bench) -> None:
+        close = bench.host.close
+
+        async def slow(slot: Slot) -> None:
+            await asyncio.sleep(0.3)
+            await close(slot)
+
+        monkeypatch.setattr(bench.host, "close", slow)
+        for command in (pb.Request(status=pb.Status()), pb.Request(quit=pb.Quit())):
+            await bench.connect()
+            os.kill(next(iter(bench.host.workers.values())), signal.SIGKILL)
+            await bench.ask(command)
+            assert bench.host.granted == {}
+        await bench.connect()
+        os.kill(next(iter(bench.host.workers.values())), signal.SIGKILL)
+        assert [status.state for status in await bench.status()] == ["failed"]
+        assert [status.state for status in await bench.status()] == ["failed"]
 
     run(scenario)
 
