@@ -28,13 +28,17 @@ from integration.cluster.room import Room
 ResolverKind = Literal["file", "systemd-resolved"]
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+# Which of its servers systemd-resolved asked last is no setting: the line comes with the first question. The others are
+# indented to match, so that goes too.
 _HOST_STATE = """
 echo '# rules'; ip rule; ip -6 rule
 echo '# routes'; ip route show table all; ip -6 route show table all
 echo '# nftables'; nft --stateless list ruleset
 echo '# links'; ip -brief link; ip -brief address
 echo '# resolver'; ls -l /etc/resolv.conf | sed 's/.* \\([^ ]*resolv.conf.*\\)$/\\1/'; cat /etc/resolv.conf
-if command -v resolvectl >/dev/null && [ -S /run/dbus/system_bus_socket ]; then resolvectl --no-pager status; fi
+if command -v resolvectl >/dev/null && [ -S /run/dbus/system_bus_socket ]; then
+    resolvectl --no-pager status | sed 's/^ *//; /^Current DNS Server:/d'
+fi
 """
 
 
