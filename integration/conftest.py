@@ -45,6 +45,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.stash[_CLUSTER].down()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+
+
 @pytest.fixture(scope="session")
 def cluster(pytestconfig: pytest.Config) -> Cluster:
     """The running cluster; tests that use it are marked `cluster`."""

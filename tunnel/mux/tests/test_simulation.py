@@ -12,6 +12,7 @@ from tunnel.endpoint import Broken, Refusal
 from tunnel.mux.flow import FlowKind
 from tunnel.mux.lane import SHAPES, Lane
 from tunnel.mux.link import Link
+from tunnel.mux.watchdog import CLIENT_IDLE
 from tunnel.testing.peers import Listener, Recorder
 from tunnel.testing.simulation import ClientHost, Line, ServerHost, World
 
@@ -75,6 +76,29 @@ def test_refused_and_reset() -> None:
     assert pair.world.run(1, lambda: mine.closed == [Broken.RESET])
     assert theirs.closed == []
     assert pair.client.budget.flows == pair.server.budget.flows == 0
+    pair.check()
+
+
+def test_an_idle_flow_lives_an_hour_and_costs_a_ping_now_and_then() -> None:
+    pair = Pair()
+    pair.connect()
+    mine = pair.open(pair.client.link)
+    assert pair.world.run(1, lambda: mine.opened)
+    ((_, theirs),) = pair.server_side.flows.values()
+    messages = 0
+
+    def count(lane: Lane, message: bytes) -> bytes:
+        nonlocal messages
+        messages += 1
+        return message
+
+    pair.client.on_batch = pair.server.on_batch = count
+    pair.world.run(3600)
+    assert 0 < messages <= 2 * 3600 / CLIENT_IDLE
+    assert len(pair.client.attached_at) == 1
+    mine.write(b"still here")
+    theirs.write(b"so am I")
+    assert pair.world.run(1, lambda: (bytes(theirs.received), bytes(mine.received)) == (b"still here", b"so am I"))
     pair.check()
 
 

@@ -242,6 +242,14 @@ def test_a_trickling_reader_gets_everything(laptop: Laptop) -> None:
             left -= len(connection.recv(700))
 
 
+def test_an_idle_connection_is_probed_and_lives() -> None:
+    limits = Limits(keepalive_idle=0.05, keepalive_interval=0.05)
+    with Laptop(limits=limits) as laptop, laptop.connect(HOST4, ECHO) as connection:
+        time.sleep(1)  # an hour has six probes; here are twenty, and ten without an answer would end it
+        connection.sendall(b"still here")
+        assert connection.recv(100) == b"still here"
+
+
 def test_both_ends_close_at_once(laptop: Laptop) -> None:
     for _ in range(50):
         with laptop.connect(HOST4, ECHO) as connection:
