@@ -38,6 +38,8 @@ def forbidden(error: ApiError, doing: str) -> SessionError:
     found = _RBAC.search(error.message)
     if found is None:
         return SessionError(f"the cluster refused {doing}: {_plain(error.message)}", daemon_pb2.CLUSTER)
+    if found["user"] == "system:anonymous":
+        return _log_in()
     resource = found["resource"] + (f".{found['group']}" if found["group"] else "")
     return missing_right(found["verb"], resource, found["namespace"] or "", doing, found["user"])
 
@@ -63,14 +65,17 @@ def from_kube(error: KubeError, doing: str) -> SessionError:
                 f"{error}; check the network and the kubeconfig's server", daemon_pb2.CLUSTER, retryable=True
             )
         case ApiError(status=401):
-            return SessionError(
-                "the API server does not accept your credentials; log in again (try: kubectl auth whoami)",
-                daemon_pb2.CONFIG,
-            )
+            return _log_in()
         case ApiError() if error.forbidden:
             return forbidden(error, doing)
         case _:
             return SessionError(f"{doing} failed: {_plain(str(error))}", daemon_pb2.CLUSTER, retryable=error.retryable)
+
+
+def _log_in() -> SessionError:
+    return SessionError(
+        "the API server does not accept your credentials; log in again (try: kubectl auth whoami)", daemon_pb2.CONFIG
+    )
 
 
 def _plain(message: str) -> str:

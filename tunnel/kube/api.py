@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -237,7 +238,9 @@ class Api:
         if isinstance(error, TimeoutError):
             return Unreachable(f"the API server {self.server} did not answer in time")
         if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-            return Unreachable(f"the certificate of the API server {self.server} is not trusted: {error}")
+            reason = re.search(r"certificate verify failed: ([^(\])]+)", str(error))
+            why = reason[1].strip() if reason else str(error)
+            return Unreachable(f"the certificate of the API server {self.server} is not trusted: {why}")
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return Unreachable(f"the API server {self.server} cannot be reached: {text}")
 

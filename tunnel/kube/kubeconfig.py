@@ -68,6 +68,8 @@ def load(paths: Sequence[Path], context: str = "") -> Credentials:
     if cluster is None:
         raise KubeconfigError(f"context {wanted!r} names the cluster {details.get('cluster')!r}, which is not there")
     user = _named(documents, "users", str(details.get("user", "")))
+    if user is None and details.get("user"):
+        raise KubeconfigError(f"context {wanted!r} names the user {details['user']!r}, who is not there")
     return _credentials(wanted, details, cluster, user)
 
 
@@ -81,6 +83,8 @@ def _credentials(
     server = str(entry.get("server") or "").rstrip("/")
     if not server:
         raise KubeconfigError(f"the cluster of context {context!r} has no server address")
+    if not server.startswith(("https://", "http://")):
+        raise KubeconfigError(f"the server {server!r} of context {context!r} is not a URL, as in https://HOST:6443")
     home, who = (user[0].parent, user[1].get("user") or {}) if user else (where, {})
     token_file = who.get("tokenFile")
     basic = None
@@ -114,7 +118,15 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(document, dict):
         raise KubeconfigError(f"the kubeconfig {path} is not a mapping")
+    for kind in ("contexts", "clusters", "users"):
+        entries = document.get(kind) or []
+        if not isinstance(entries, list) or not all(_is_entry(entry, kind[:-1]) for entry in entries):
+            raise KubeconfigError(f"{kind!r} in the kubeconfig {path} is not a list of names with their mappings")
     return document
+
+
+def _is_entry(entry: Any, key: str) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get(key), dict | None)
 
 
 def _named(
@@ -122,7 +134,7 @@ def _named(
 ) -> tuple[Path, dict[str, Any]] | None:
     for path, document in documents:
         for item in document.get(kind) or []:
-            if isinstance(item, dict) and item.get("name") == name:
+            if item.get("name") == name:
                 return path, item
     return None
 

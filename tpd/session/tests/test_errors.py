@@ -31,6 +31,7 @@ CLUSTER_WIDE = 'services is forbidden: User "bob" cannot list resource "services
             "user bob may not list services in the whole cluster",
             daemon_pb2.CLUSTER,
         ),
+        (ApiError(403, "Forbidden", RBAC.replace("bob", "system:anonymous")), "log in again", daemon_pb2.CONFIG),
         (ApiError(403, "Forbidden", "policy says\nno"), "refused doing it: policy says no", daemon_pb2.CLUSTER),
         (ApiError(500, "InternalError", "etcd is away"), "doing it failed: etcd is away", daemon_pb2.CLUSTER),
         (KubeError("not JSON"), "doing it failed: not JSON", daemon_pb2.CLUSTER),

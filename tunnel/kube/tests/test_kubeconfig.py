@@ -70,11 +70,29 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
         load([tmp_path / "nothing"])
 
 
-@pytest.mark.parametrize("text", ["{", "- a list", "current-context: x"])
+@pytest.mark.parametrize(
+    "text", ["{", "- a list", "current-context: x", "contexts: 5", "users: [5]", "clusters: [{name: a, cluster: b}]"]
+)
 def test_malformed_files_are_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config"
     path.write_text(text)
     with pytest.raises(KubeconfigError):
+        load([path])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"users": []}, "names the user 'dev', who is not there"),
+        ({"clusters": []}, "names the cluster 'dev', which is not there"),
+        ({"clusters": [{"name": "dev", "cluster": {"server": "api:6443"}}]}, "is not a URL"),
+        ({"clusters": [{"name": "dev"}]}, "has no server address"),
+    ],
+)
+def test_what_a_context_lacks_is_named(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    path = one_context(tmp_path)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    with pytest.raises(KubeconfigError, match=sentence):
         load([path])
 
 
