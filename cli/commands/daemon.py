@@ -59,7 +59,10 @@ def logs(
     output: OutputForm = None,
     quiet: Quiet = False,
 ) -> None:
-    """Print the last lines of the logs of tpd and of your session workers."""
+    """Print the last lines of the logs of tpd and of your session workers.
+
+    Where systemd runs tpd, its own are in the journal: journalctl -u tpd.
+    """
     from cli.paths import paths
 
     out = begin(context, output, quiet)

@@ -237,7 +237,7 @@ class Connection:
 
     def _set_state(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self._state, self._reason):
-            log.info("%s %s", state, reason)
+            log.info("%s", f"{state}: {reason}" if reason else state)
         self._state, self._reason = state, reason
 
     # the host

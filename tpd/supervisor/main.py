@@ -131,7 +131,9 @@ def _logging(path: Path | None) -> None:
         handler = logging.StreamHandler()
     else:
         handler = RotatingFileHandler(path, maxBytes=2_000_000, backupCount=2, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
 
