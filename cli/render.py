@@ -28,7 +28,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def connected(result: pb.ConnectResult) -> str:
     """After `connect`."""
     how = "Already connected" if result.existed else "Connected"
-    return f"{how} to context {result.context}, namespace {result.namespace} ({result.server})"
+    head = f"{how} to context {result.context}, namespace {result.namespace} ({result.server})"
+    return "\n".join([head, *(f"  left alone: {text}" for text in result.left_alone)])
 
 
 def port(mapping: pb.PortMapping) -> str:
@@ -74,6 +75,7 @@ def status(result: pb.StatusResult) -> str:
                     ("Manager", _manager(about)),
                     ("Device", about.device),
                     ("Subnets", ", ".join(about.subnets)),
+                    ("Left alone", "; ".join(about.left_alone)),
                     ("DNS", about.dns_address + (f" through {one.resolver}" if one.resolver else "")),
                     ("Domains", _some(one.dns_domains)),
                     ("Flows", str(one.flows)),

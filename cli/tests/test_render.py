@@ -44,6 +44,10 @@ def test_connected() -> None:
     again.CopyFrom(CONNECTION)
     again.existed = True
     assert render.connected(again).startswith("Already connected to context kind")
+    again.left_alone.append("10.96.0.0/12 is already routed to wg0")
+    assert render.connected(again).endswith("\n  left alone: 10.96.0.0/12 is already routed to wg0")
+    status = render.status(pb.StatusResult(connections=[pb.ConnectionStatus(connection=again)]))
+    assert "Left alone : 10.96.0.0/12 is already routed to wg0\n" in status
 
 
 def test_status() -> None:

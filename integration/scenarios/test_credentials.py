@@ -37,8 +37,13 @@ def user(people: UserFactory) -> User:
 def write(user: User, *command: str) -> None:
     """Make CONFIG: the laptop's kubeconfig with this program instead of a certificate."""
     document = json.loads(user.laptop.path("/home/dev/.kube/config").read_text())
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
-    plugin |= {"command": command[0], "args": list(command[1:]), "env": [{"name": "SETTING", "value": "set"}]}
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "interactiveMode": "Never",
+        "command": command[0],
+        "args": list(command[1:]),
+        "env": [{"name": "SETTING", "value": "set"}],
+    }
     document["users"][0]["user"] = {"exec": plugin}
     user.laptop.write_kubeconfig(json.dumps(document), path=CONFIG)
 

@@ -68,6 +68,19 @@ def test_an_api_server_inside_an_announced_subnet_goes_on_working(
     assert "connected" in user.tpctl("status")
 
 
+def test_a_subnet_that_the_laptop_routes_elsewhere_is_left_alone_and_named(people: UserFactory, demo: str) -> None:
+    user = people()
+    vpn = "ip link add vpn0 type veth peer name vpn1 && ip link set vpn0 up && ip route add 10.96.0.0/16 dev vpn0"
+    user.laptop.run(["sh", "-c", vpn], user="root", check=True)
+    user.start_daemon()
+    said = user.tpctl("connect", "-n", demo)
+    assert "left alone: 10.96.0.0/16 is already routed elsewhere by the laptop" in said
+    connection = user.json("status")["connections"][0]["connection"]
+    assert "10.96.0.0/16" not in connection["subnets"]
+    assert any("10.96.0.0/16" in text for text in connection["left_alone"])
+    assert "dev vpn0" in user.ok("ip", "route", "get", "10.96.0.10")
+
+
 def test_a_namespace_called_com_captures_nothing(people: UserFactory, cluster: Cluster, demo: str) -> None:
     cluster.kubectl("create", "namespace", "com")
     try:

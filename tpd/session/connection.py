@@ -155,11 +155,10 @@ class Connection:
         await self.live.manager.connected()
         progress.say("network", "setting routes and name resolution")
         self._driver.start()
-        reply = await self._configure_host()
+        await self._configure_host()
         self._since = time.time()
         self._set_state("connected")
-        note = f" (left alone: {'; '.join(reply.refused)})" if reply.refused else ""
-        progress.done("network", f"routes and name resolution are set{note}")
+        progress.done("network", "routes and name resolution are set")
         self._tasks.spawn(self._follow_cluster(), name="follow-cluster")
 
     def _begin(self, api: Api, settings: Settings, opened: Opened) -> None:
@@ -253,7 +252,7 @@ class Connection:
             taken=is_taken,
         )
 
-    async def _configure_host(self) -> daemon_pb2.HostReply:
+    async def _configure_host(self) -> None:
         cluster, settings = self._cluster, self.settings
         assert cluster is not None
         assert settings is not None
@@ -262,7 +261,7 @@ class Connection:
         config = host_config(subnets_of(cluster), self._bypass, names)
         self._dns.names = names
         if config == self._applied:
-            return daemon_pb2.HostReply()
+            return
         try:
             reply = await self._control.configure_host(daemon_pb2.HostConfig.FromString(config.SerializeToString()))
         except HostRefused as error:
@@ -270,7 +269,6 @@ class Connection:
         self._applied = config
         for text in reply.refused:
             log.warning("not taken over: %s", text)
-        return reply
 
     async def _follow_cluster(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tpd.supervisor import users
-from tpd.supervisor.host.types import Device, Host, HostError, Upstreams, Wish
+from tpd.supervisor.host.types import Applied, Device, Host, HostError, Upstreams, Wish
 from tpd.supervisor.worker import Worker, WorkerGone
 from tunnel.proto import daemon_pb2 as pb
 from tunnel.version import VERSION
@@ -31,7 +31,7 @@ class Connection:
         self.user = user
         self.name = request.connect.name
         self.result: pb.ConnectResult | None = None
-        self.resolver = ""
+        self._applied = Applied()
         self.worker: Worker | None = None
         self._request = request
         self._host = host
@@ -117,7 +117,8 @@ class Connection:
             log.error("%s: %s", device.slot.device, error)
             reply.error = str(error)
         else:
-            reply.resolver = self.resolver = applied.resolver
+            self._applied = applied
+            reply.resolver = applied.resolver
             reply.refused.extend(applied.refused)
         return reply
 
@@ -125,7 +126,16 @@ class Connection:
         """Have the worker answer. Raises WorkerGone."""
         if self.worker is None or self.ended:
             raise WorkerGone("the connection has ended; run: tpctl connect")
-        return await self.worker.ask(request, on_progress)
+        event = await self.worker.ask(request, on_progress)
+        if event.WhichOneof("event") == "connect":
+            self._tell_what_was_done(event.connect)
+        return event
+
+    def _tell_what_was_done(self, result: pb.ConnectResult) -> None:
+        """The worker says what it asked for; its user must see what the host has."""
+        del result.subnets[:], result.left_alone[:]
+        result.subnets.extend(str(subnet) for subnet in self._applied.granted.subnets)
+        result.left_alone.extend(self._applied.refused)
 
     async def status(self) -> pb.ConnectionStatus:
         """What the worker says about itself, or why it says nothing."""
@@ -147,7 +157,10 @@ class Connection:
                 status.reason = event.error.text
         if not status.connection.name:
             status.connection.CopyFrom(self.result)
-        status.resolver = self.resolver
+        self._tell_what_was_done(status.connection)
+        del status.dns_domains[:]
+        status.dns_domains.extend(self._applied.granted.domains)
+        status.resolver = self._applied.resolver
         status.worker_pid = self.worker.pid if self.worker else 0
         return status
 

@@ -308,6 +308,7 @@ class ConnectResult(_message.Message):
     SUBNETS_FIELD_NUMBER: _builtins.int
     DNS_ADDRESS_FIELD_NUMBER: _builtins.int
     EXISTED_FIELD_NUMBER: _builtins.int
+    LEFT_ALONE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     context: _builtins.str
     namespace: _builtins.str
@@ -321,6 +322,10 @@ class ConnectResult(_message.Message):
     """the same connection was there already"""
     @_builtins.property
     def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def left_alone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what tpd did not take over, and why; subnets are those that it did"""
+
     def __init__(
         self,
         *,
@@ -335,10 +340,11 @@ class ConnectResult(_message.Message):
         subnets: _abc.Iterable[_builtins.str] | None = ...,
         dns_address: _builtins.str = ...,
         existed: _builtins.bool = ...,
+        left_alone: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "device", b"device", "dns_address", b"dns_address", "existed", b"existed", "manager_namespace", b"manager_namespace", "manager_version", b"manager_version", "name", b"name", "namespace", b"namespace", "server", b"server", "subnets", b"subnets", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "device", b"device", "dns_address", b"dns_address", "existed", b"existed", "left_alone", b"left_alone", "manager_namespace", b"manager_namespace", "manager_version", b"manager_version", "name", b"name", "namespace", b"namespace", "server", b"server", "subnets", b"subnets", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,7 +420,9 @@ class ConnectionStatus(_message.Message):
     @_builtins.property
     def connection(self) -> Global___ConnectResult: ...
     @_builtins.property
-    def dns_domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def dns_domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that tpd took over"""
+
     @_builtins.property
     def engagements(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngagementStatus]: ...
     def __init__(

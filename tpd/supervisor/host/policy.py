@@ -186,6 +186,12 @@ def _throw(
         if any(contains(subnet, own.network) for subnet in granted):
             throw.append(own.network)
             refused.append(f"{own.network} is the laptop's own network ({own.device})")
+    networks = {own.network for own in facts.connected}
+    refused += [  # they are more specific, so they win
+        f"{route} is already routed elsewhere by the laptop"
+        for route in facts.routed
+        if route not in networks and any(contains(subnet, route) for subnet in granted)
+    ]
     for gateway in facts.gateways:
         if any(gateway in subnet for subnet in granted):
             throw.append(single(gateway))
@@ -240,7 +246,8 @@ def _names(
             refused.append(f"{text!r:.60} is not a DNS name")
         elif zone := reverse_zone(name):
             if not any(contains(subnet, zone) for subnet in subnets):
-                refused.append(f"the reverse names of {zone}, which is not one of the granted subnets")
+                if str(zone) not in wish.subnets:  # that was refused itself, with its reason
+                    refused.append(f"the reverse names of {zone}, which is not one of the granted subnets")
             elif name not in domains:
                 domains.append(name)
         elif reason := _forbidden_domain(name, wish.named, upstreams, policy):

@@ -119,7 +119,12 @@ def test_a_failing_host_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_connections_have_names_and_do_not_share_routes() -> None:
     async def scenario(bench: Bench) -> None:
         await bench.connect("a")
-        await bench.connect("b")
+        event = await bench.connect("b")
+        left_alone = ["10.96.0.0/12 is already routed to the connection a"]
+        assert (list(event.connect.subnets), list(event.connect.left_alone)[:1]) == ([], left_alone)
+        first, second = await bench.status()
+        assert list(first.connection.subnets) == ["10.96.0.0/12"]
+        assert (list(second.connection.subnets), list(second.connection.left_alone)[:1]) == ([], left_alone)
         assert bench.host.text().count("10.96.0.0/12") == 1
         event = await bench.ask(pb.Request(connection="b", replace=pb.Replace(workload="whoami")))
         assert "10.96.0.0/12 is already routed to the connection a" in event.replace.environment["refused"]

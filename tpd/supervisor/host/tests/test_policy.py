@@ -72,6 +72,21 @@ def test_a_wider_subnet_is_granted_without_what_is_the_laptops_own() -> None:
     )
 
 
+def test_a_more_specific_route_of_the_laptop_is_named() -> None:
+    granted = ask(Wish(subnets=("172.16.0.0/12",)))
+    assert granted.subnets == (N("172.16.0.0/12"),)
+    assert granted.refused == ("172.20.0.0/16 is already routed elsewhere by the laptop",)
+
+
+def test_the_reverse_names_of_a_refused_subnet_need_no_reason_of_their_own() -> None:
+    granted = ask(Wish(subnets=("172.20.3.0/24",), domains=("3.20.172.in-addr.arpa", "4.20.172.in-addr.arpa")))
+    assert granted.domains == ()
+    assert [text[:35] for text in granted.refused] == [
+        "172.20.3.0/24 is already routed els",
+        "the reverse names of 172.20.4.0/24,",
+    ]
+
+
 def test_carriers_and_resolvers_are_always_thrown_but_never_loopback() -> None:
     granted = ask(Wish(subnets=("10.96.0.0/12",), bypass=("203.0.113.5", "10.96.0.1", "127.0.0.1", "fd00::5", "x")))
     assert granted.throw == (N("203.0.113.5/32"), N("10.96.0.1/32"), N("fd00::5/128"), N("10.200.0.53/32"))
