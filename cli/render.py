@@ -149,6 +149,7 @@ def left(result: pb.LeaveResult) -> str:
 def quit_(result: pb.QuitResult, *, stopped: bool) -> str:
     """After `quit`."""
     lines = [f"Disconnected {name}" for name in result.connections] or ["Not connected"]
+    lines += [f"  not released in the cluster, where its lease ends it: {text}" for text in result.not_released]
     return "\n".join([*lines, "Stopped tpd"] if stopped else lines)
 
 

@@ -151,6 +151,8 @@ def test_quit_and_version() -> None:
         == "Disconnected a\nDisconnected b\nStopped tpd"
     )
     assert render.quit_(pb.QuitResult(), stopped=False) == "Not connected"
+    left = render.quit_(pb.QuitResult(connections=["a"], not_released=["the session: no answer"]), stopped=False)
+    assert left == "Disconnected a\n  not released in the cluster, where its lease ends it: the session: no answer"
     assert render.version("0.1.0", "", {}) == "Client : 0.1.0\nDaemon : not running"
     assert "Manager (kind-demo) : 0.1.0" in render.version("0.1.0", "0.1.0", {"kind-demo": "0.1.0"})
 

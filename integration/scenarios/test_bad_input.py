@@ -8,7 +8,7 @@ import pytest
 
 from integration.cluster.cluster import Cluster
 from integration.scenarios.conftest import UserFactory
-from integration.scenarios.user import User
+from integration.scenarios.user import User, eventually
 from integration.scenarios.workloads import apply, echo
 
 pytestmark = pytest.mark.cluster
@@ -52,6 +52,18 @@ def test_a_silent_api_server(untouched: User) -> None:
     said = untouched.refused("connect")
     untouched.laptop.restore()
     assert "did not answer in time" in said
+
+
+def test_a_line_that_is_away(people: UserFactory, demo: str) -> None:
+    user = people()
+    user.connect(demo)
+    user.laptop.cut()
+    eventually("the loss to be seen", lambda: user.json("status")["connections"][0]["state"] == "reconnecting")
+    assert "connection tpctl-demo is reconnecting" in user.refused("connect", "-n", demo)
+    done = user.run("tpctl", "quit")
+    user.laptop.restore()
+    assert done.stdout.startswith("Disconnected tpctl-demo\n  not released in the cluster")
+    assert done.returncode == 0
 
 
 def test_an_unknown_namespace(untouched: User) -> None:

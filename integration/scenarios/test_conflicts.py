@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from integration.scenarios.apps import Apps, serving
+from integration.scenarios.apps import LAPTOP, Apps, serving
 from integration.scenarios.conftest import UserFactory
+from integration.scenarios.user import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -57,6 +60,21 @@ def test_the_first_one_keeps_the_container(apps: Apps, namespace: str, manager: 
         apps.answers("http://first:8080/", "bob")
         for each in (alice, bob):
             each.tpctl("quit")
+
+
+def test_who_comes_back_after_a_crash_does_not_wait_for_the_lease(apps: Apps, people: UserFactory) -> None:
+    apps.deploy("first", ports=PORTS)
+    user = people()
+    user.connect(apps.namespace)
+    user.tpctl("replace", "first", "-c", "app")
+    (worker,) = (pid for pid, argv in user.laptop.processes().items() if "tpd.session" in argv)
+    os.kill(worker, signal.SIGKILL)
+    user.connect(apps.namespace)
+    eventually("the end of the earlier engagement", lambda: apps.containers("first") == ["app", "side"])
+    user.tpctl("replace", "first", "-c", "app")
+    with serving(user):
+        apps.answers("http://first:8080/", LAPTOP)
+    user.tpctl("quit")
 
 
 def test_without_the_right_the_sentence_says_which_one_is_missing(

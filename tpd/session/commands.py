@@ -53,7 +53,7 @@ class Commands:
                     status=daemon_pb2.StatusResult(version=VERSION, connections=[connection.status()])
                 )
             case "list":
-                return daemon_pb2.Event(list=await self._list(request.list))
+                return daemon_pb2.Event(list=await self._list(request.list, progress))
             case "list_namespaces":
                 return daemon_pb2.Event(list_namespaces=daemon_pb2.NamespacesResult(namespaces=connection.namespaces()))
             case "replace":
@@ -64,8 +64,11 @@ class Commands:
                 return daemon_pb2.Event(leave=await engagements.leave(request.leave, namespace, progress))
             case "quit":
                 name = connection.settings.name if connection.settings else ""
-                await connection.close()
-                return daemon_pb2.Event(quit=daemon_pb2.QuitResult(connections=[name] if name else []))
+                progress.say("quit", "giving back what is engaged and ending the session")
+                left = await connection.close()
+                return daemon_pb2.Event(
+                    quit=daemon_pb2.QuitResult(connections=[name] if name else [], not_released=left)
+                )
             case other:
                 raise SessionError(f"the session worker does not know the request {other!r}", daemon_pb2.INTERNAL)
 
@@ -75,12 +78,13 @@ class Commands:
             raise SessionError("the connection has no session at the moment; look at: tpctl status", retryable=True)
         return connection.engagements, connection.settings.namespace
 
-    async def _list(self, request: daemon_pb2.ListWorkloads) -> daemon_pb2.ListResult:
+    async def _list(self, request: daemon_pb2.ListWorkloads, progress: Progress) -> daemon_pb2.ListResult:
         connection = self._connection
         api, settings, live = connection.api, connection.settings, connection.live
         if api is None or settings is None:
             raise SessionError("not connected; run: tpctl connect")
         namespace = request.namespace or settings.namespace
+        progress.say("list", f"asking {api.server} for the workloads of namespace {namespace}")
         session = live.session.identity.uid if live is not None else ""
         found, held = await asyncio.gather(workloads.list_all(api, namespace), workloads.engagements_of(api, namespace))
         if not found:

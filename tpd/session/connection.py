@@ -113,6 +113,13 @@ class Connection:
                 await api.close()
                 if differs := difference(self.settings, settings):
                     raise SessionError(differs)
+                if self._state != "connected":
+                    raise SessionError(
+                        f"connection {settings.name} is {self._state}: {self._reason or 'no reason is known'};"
+                        " it goes on by itself, or run: tpctl quit",
+                        daemon_pb2.CLUSTER,
+                        retryable=True,
+                    )
                 result = self.result()
                 result.existed = True
                 return result
@@ -140,6 +147,7 @@ class Connection:
         bypass = self._tasks.spawn(carrier_addresses(hosts, loop.getaddrinfo), name="bypass")
         opened = await open_session(api, settings, self._start.machine_id, progress)
         self._begin(api, settings, opened)
+        self._tasks.spawn(opened.session.end_earlier(), name="earlier-sessions")
         self._bypass = await bypass
         try:
             async with asyncio.timeout(_HELLO_LIMIT):
@@ -301,14 +309,18 @@ class Connection:
         live, self.live = self.live, None
         if self._keeper is not None:
             self._keeper.cancel()  # or it would make a new session for the one that is deleted now
+        held = self.engagements.statuses() if self.engagements is not None else []
         try:
             async with asyncio.timeout(_CLOSE_LIMIT):
                 if self.engagements is not None:
                     left += await self.engagements.release_all()
                 if live is not None:
                     await live.session.delete()
-        except (KubeError, TimeoutError) as error:
-            left.append(f"the session: {error or 'the API server did not answer in time'}")
+        except KubeError as error:
+            left.append(f"the session: {error}")
+        except TimeoutError:
+            left = [f"{one.workload}, container {one.container}" for one in held] + ["the session"]
+            left = [f"{what}: the API server did not answer in time" for what in left]
         await self._tasks.stop()
         if self.api is not None:
             await self.api.close()

@@ -176,15 +176,18 @@ class Connection:
         if self._config is not None:
             await self._apply(self._config)
 
-    async def quit(self, on_progress: Progress) -> None:
-        """Let the worker release what it holds in the cluster, within a bound."""
+    async def quit(self, on_progress: Progress) -> list[str]:
+        """Let the worker release what it holds in the cluster, within a bound. What it could not release, as texts."""
         try:
             async with asyncio.timeout(QUIT_GRACE):
-                await self.ask(pb.Request(version=VERSION, quit=pb.Quit()), on_progress)
+                event = await self.ask(pb.Request(version=VERSION, quit=pb.Quit()), on_progress)
+                return list(event.quit.not_released)
         except TimeoutError:
-            log.warning("%s: the worker did not release everything in time; leases end it", self.label)
+            problem = f"{self.label}: the worker did not answer in time"
         except WorkerGone as gone:
-            log.warning("%s: %s", self.label, gone)
+            problem = f"{self.label}: {gone}"
+        log.warning("%s", problem)
+        return [problem]
 
     async def close(self) -> None:
         """End the worker and undo everything on the host. Repeatable: the worker's end and a quit may both come here,

@@ -201,10 +201,10 @@ class Supervisor:
             raise Refused(f"others are connected through this daemon ({len(others)}), so it goes on; run: tpctl quit")
         for uid in {user.uid, *(one.user.uid for one in ended)}:
             self._lost.pop(uid, None)
-        await self._close_all(ended, on_progress)
+        left = await self._close_all(ended, on_progress)
         if request.quit.stop_daemon:
             self.stop.set()
-        return pb.QuitResult(connections=[one.label for one in ended])
+        return pb.QuitResult(connections=[one.label for one in ended], not_released=left)
 
     async def watch(self) -> None:
         """Until cancelled: notice that somebody (DHCP, a VPN) rewrote the resolver's files."""
@@ -220,13 +220,15 @@ class Supervisor:
         """End every connection in order: clusters first, then workers, then the host is as it was."""
         await self._close_all(list(self._connections), _ignore)
 
-    async def _close_all(self, connections: list[Connection], on_progress: Progress) -> None:
-        async def close(connection: Connection) -> None:
-            await connection.quit(on_progress)
+    async def _close_all(self, connections: list[Connection], on_progress: Progress) -> list[str]:
+        async def close(connection: Connection) -> list[str]:
+            left = await connection.quit(on_progress)
             await self._end(connection)
+            return left
 
         # Shielded: a caller that goes away in the middle must not leave the host half undone.
-        await asyncio.shield(asyncio.gather(*(close(one) for one in connections)))
+        left = await asyncio.shield(asyncio.gather(*(close(one) for one in connections)))
+        return [text for texts in left for text in texts]
 
 
 async def _ignore(event: pb.Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from tunnel.kube.errors import ApiError, KubeError
 from tunnel.proto import daemon_pb2
 
 Object = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 RENEWED = f"{paths.GROUP}/renewed"
 _CERTIFICATE_LIMIT = 15.0
@@ -40,6 +43,11 @@ class SessionSpec:
     namespace: str
     name: str
 
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """What one connection of one user on one machine has for itself: tpd lets nobody have two of a name."""
+        return self.user, self.machine_id, self.host, self.name
+
     def body(self, object_name: str, public_key: str, now: datetime.datetime) -> Object:
         """The object to create."""
         return {
@@ -54,6 +62,12 @@ class SessionSpec:
                 "name": self.name,
             },
         }
+
+
+def _origin(spec: Object) -> tuple[str, ...]:
+    client = spec.get("client") or {}
+    parts = spec.get("user"), client.get("machineId"), client.get("host"), spec.get("name")
+    return tuple(str(part or "") for part in parts)
 
 
 class SessionObject:
@@ -90,6 +104,23 @@ class SessionObject:
             raise _create_error(group_error.exceptions[0], self.namespace) from None
         except* SessionError as group_error:
             raise _first(group_error) from None
+
+    async def end_earlier(self) -> None:
+        """Delete what this very connection left behind when it could not say goodbye (a crash, a line that was away):
+        nobody has to wait for the lease of a session that is known to be dead. What fails is left to that lease."""
+        mine = self._spec.origin
+        if not self._spec.machine_id:
+            return
+        try:
+            found = await self._api.list(paths.sessions(self.namespace))
+            for item in found.get("items") or []:
+                name, uid = item["metadata"]["name"], item["metadata"]["uid"]
+                if name != self.name and _origin(item.get("spec") or {}) == mine:
+                    log.info("ending the earlier session %s", name)
+                    body = {"preconditions": {"uid": uid}}
+                    await self._api.delete(paths.sessions(self.namespace, name), body=body)
+        except KubeError as error:
+            log.info("cannot end earlier sessions: %s", error)
 
     async def _create(self) -> None:
         now = datetime.datetime.now(datetime.UTC)

@@ -264,7 +264,8 @@ def test_a_worker_that_hangs_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatc
         os.kill(pid, signal.SIGSTOP)
         monkeypatch.setattr("tpd.supervisor.connection.QUIT_GRACE", 0.2)
         monkeypatch.setattr("tpd.supervisor.worker.EXIT_GRACE", 0.2)
-        await bench.ask(pb.Request(quit=pb.Quit()))
+        event = await bench.ask(pb.Request(quit=pb.Quit()))
+        assert list(event.quit.not_released) == ["example-demo: the worker did not answer in time"]
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
