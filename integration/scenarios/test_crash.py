@@ -1,4 +1,7 @@
-"""kill -9 of our processes on the laptop: its network is as before, and the replaced container comes back."""
+"""kill -9 of our processes on the laptop: its network is as before, and the replaced container comes back.
+
+So it does when the laptop is away for longer than its lease.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,11 @@ class Crash:
         laptop.run(["tpctl", "status"], user=account, check=True)
         self.after = laptop.host_state()
 
+    def go_away(self) -> None:
+        """Lose the line instead."""
+        self.killed = time.monotonic()
+        self.user.laptop.cut()
+
     def wait_for_release(self) -> None:
         """Until nobody holds the container, and the original answers."""
 
@@ -92,25 +100,28 @@ class Crash:
 
 
 Crashes = dict[tuple[str, str], Crash]
+AWAY = "away", REPLACING
 
 
 @pytest.fixture(scope="module")
 def crashes(cluster: Cluster, shared_apps: Apps, manager: str) -> Iterator[Crashes]:
-    """A crash of each kind on laptops of each kind, all at the same time, under a manager with a short lease."""
-    with ExitStack() as stack, ThreadPoolExecutor(len(CASES)) as pool:
+    """A crash of each kind on laptops of each kind, and one that is only away, all at the same time, under a manager
+    with a short lease."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(CASES) + 1) as pool:
         stack.callback(install, cluster)
         install(cluster, leaseSeconds=LEASE)
         all_of_them: Crashes = {}
-        for victims, resolver in CASES:
+        for victims, resolver in [*CASES, AWAY]:
             laptop = Laptop.create(cluster, f"crash-{victims}-{resolver.partition('-')[0]}", resolver=resolver)
             stack.callback(laptop.delete)
             user = User(laptop)
             if resolver == REPLACING:
                 stack.enter_context(serving(user))
             workload = victims if resolver == REPLACING else None
-            all_of_them[victims, resolver] = Crash(user, shared_apps, workload, CRASHES[victims])
+            all_of_them[victims, resolver] = Crash(user, shared_apps, workload, CRASHES.get(victims, ()))
         list(pool.map(Crash.begin, all_of_them.values()))
-        list(pool.map(Crash.crash, all_of_them.values()))
+        all_of_them[AWAY].go_away()
+        list(pool.map(Crash.crash, (crash for crash in all_of_them.values() if crash.victims)))
         list(pool.map(Crash.wait_for_release, (crash for crash in all_of_them.values() if crash.workload)))
         yield all_of_them
 
@@ -122,7 +133,7 @@ def test_the_network_is_as_before_after_the_next_command(crashes: Crashes, victi
     assert crash.after == crash.before
 
 
-@pytest.mark.parametrize("victims", CRASHES)
+@pytest.mark.parametrize("victims", [*CRASHES, AWAY[0]])
 def test_the_container_is_given_back_within_the_lease(crashes: Crashes, victims: str) -> None:
     crash = crashes[victims, REPLACING]
     assert crash.workload
@@ -140,3 +151,13 @@ def test_connecting_again_works(crashes: Crashes, victims: str, resolver: str) -
     crash.user.tpctl("quit", "-s")
     assert crash.user.laptop.host_state() == crash.before
     assert crash.ours() == []
+
+
+def test_a_laptop_that_returns_after_its_lease_asks_again(crashes: Crashes) -> None:
+    away = crashes[AWAY]
+    assert away.released
+    away.user.laptop.restore()
+    away.apps.answers(f"http://{away.workload}:8080/", LAPTOP)
+    look = away.user.json
+    active = "an active engagement"
+    eventually(active, lambda: look("status")["connections"][0]["engagements"][0]["phase"] == "Active")
