@@ -17,13 +17,17 @@ _TABLE = "inet tpctl_lan"
 
 _LINES = f"{LINE_PORTS.start}-{LINE_PORTS.stop - 1}"
 
+# A bridge without an address of its own takes the lowest of its ports', so that it would change when laptops come and
+# go, and what the others send to the node would be lost until they ask for it anew.
+_BRIDGE_MAC = "02:00:00:00:57:01"
+
 # The node has no default route, but the API server calls webhooks by service address: without any route the kernel
 # says "unreachable" before kube-proxy's rules are asked.
 _SETUP = f"""
 ip link set lo up
 ip address add {CLUSTER_UPSTREAM}/32 dev lo
 ip address add {API_AMONG_SERVICES}/32 dev lo
-ip link add {LAN_BRIDGE} type bridge
+ip link add {LAN_BRIDGE} address {_BRIDGE_MAC} type bridge
 ip address add {NODE}/24 dev {LAN_BRIDGE}
 ip address add {LAN_RESOLVER}/24 dev {LAN_BRIDGE}
 ip address add {LAN_GATEWAY}/24 dev {LAN_BRIDGE}

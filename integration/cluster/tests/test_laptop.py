@@ -1,5 +1,6 @@
 """A laptop reaches the API server and its resolver, and keeps everything else to itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -135,6 +136,22 @@ def test_signals_reach_the_program_and_deletion_ends_all(laptop: LaptopFactory) 
     one.room.kill()
     assert not room.alive
     assert not any(os.path.exists(f"/proc/{pid}/ns/pid") for pid in left)
+
+
+def test_the_nodes_address_on_the_lan_stays_whoever_comes_and_goes(cluster: Cluster) -> None:
+    def address() -> str:
+        return str(json.loads(cluster.node.run(["ip", "-json", "link", "show", at.LAN_BRIDGE]))[0]["address"])
+
+    before = address()
+    cluster.node.script(
+        "ip link add lowest address 00:00:00:00:00:02 type veth peer name highest\n"
+        f"ip link set lowest master {at.LAN_BRIDGE} up"
+    )
+    try:
+        assert address() == before
+    finally:
+        cluster.node.run(["ip", "link", "delete", "lowest"])
+    assert address() == before
 
 
 def test_name_is_taken_once(cluster: Cluster, laptop: LaptopFactory) -> None:
