@@ -71,12 +71,14 @@ def _values(
     return arguments
 
 
+def _cluster(kubeconfig: Path | None, context: str) -> list[str]:
+    """Which cluster, for the programs of our own."""
+    arguments = ["--kubeconfig", os.path.abspath(kubeconfig)] if kubeconfig is not None else []
+    return arguments + (["--context", context] if context else [])
+
+
 def _wait(out: Output, namespace: str, kubeconfig: Path | None, context: str, timeout: int) -> None:
-    arguments = ["--namespace", namespace, "--timeout", str(timeout)]
-    if kubeconfig is not None:
-        arguments += ["--kubeconfig", os.path.abspath(kubeconfig)]
-    if context:
-        arguments += ["--context", context]
+    arguments = ["--namespace", namespace, "--timeout", str(timeout), *_cluster(kubeconfig, context)]
     again = "tpctl helm upgrade" + ("" if namespace == helm_run.NAMESPACE else f" -n {namespace}")
     try:
         helm_run.spawn("tpd.session.rollout", arguments, out.progress, "it did not become ready")
@@ -153,8 +155,7 @@ def upgrade(
     arguments += _values(values, set_, set_string, set_json, set_file)
     helm_run.run(["status", helm_run.RELEASE, *helm_run.kube_arguments(namespace, kubeconfig, kube_context)])
     out.progress.step("helm", f"upgrading the traffic-manager in namespace {namespace}")
-    cluster = ["--kubeconfig", os.path.abspath(kubeconfig)] if kubeconfig is not None else []
-    cluster += ["--context", kube_context] if kube_context else []
+    cluster = _cluster(kubeconfig, kube_context)
     definitions = [str(path) for path in sorted((helm_run.chart() / "crds").glob("*.yaml"))]
     # Helm never touches the definitions of an existing release (helm.sh/docs/topics/charts, "Limitations on CRDs").
     helm_run.spawn(
@@ -177,6 +178,9 @@ def uninstall(
     namespace: Namespace = helm_run.NAMESPACE,
     kubeconfig: Kubeconfig = None,
     kube_context: Context = "",
+    release: Annotated[
+        bool, typer.Option("--release/--no-release", help="First give back every container that is replaced.")
+    ] = True,
     no_hooks: NoHooks = False,
     timeout: Timeout = 120,
     output: OutputForm = None,
@@ -184,9 +188,18 @@ def uninstall(
 ) -> None:
     """Remove the traffic-manager.
 
-    The definitions of its custom resources stay.
+    Every replaced container is given back first. The definitions of the custom resources stay.
     """
     out = begin(context, output, quiet)
+    helm_run.run(["status", helm_run.RELEASE, *helm_run.kube_arguments(namespace, kubeconfig, kube_context)])
+    if release:
+        cluster = _cluster(kubeconfig, kube_context)
+        helm_run.spawn(
+            "tpd.session.release",
+            ["--namespace", namespace, "--timeout", str(timeout), *cluster],
+            out.progress,
+            "what is replaced could not be given back",
+        )
     out.progress.step("helm", f"removing the traffic-manager from namespace {namespace}")
     arguments = ["uninstall", helm_run.RELEASE, "--wait", "--timeout", f"{timeout}s"]
     arguments += ["--no-hooks"] if no_hooks else []

@@ -22,17 +22,21 @@ MANAGER_NAMESPACE = "tpctl-system"
 RELEASE = "traffic-manager"
 
 
-def install(cluster: Cluster, **values: object) -> None:
-    """Install the traffic-manager, or make it that of this tree, with these values of the chart; wait until ready."""
+def settings(cluster: Cluster, **values: object) -> list[str]:
+    """Helm's arguments for the images of this tree and these values of the chart."""
     repository, _, tag = cluster.image("manager").rpartition(":")
     agent = cluster.image("agent").rpartition(":")[0]
     images = {"image.name": repository, "image.tag": tag, "agent.image.name": agent, "agent.image.tag": tag}
-    settings = (f"--set={key}={value}" for key, value in {**images, **values}.items())
+    return [f"--set={key}={value}" for key, value in {**images, **values}.items()]
+
+
+def install(cluster: Cluster, **values: object) -> None:
+    """Install the traffic-manager, or make it that of this tree, with these values of the chart; wait until ready."""
     run(
         [
             *(Path(sys.prefix) / "bin" / "helm", "upgrade", "--install", RELEASE, REPOSITORY / "helm" / "tpctl"),
             *(f"--namespace={MANAGER_NAMESPACE}", "--create-namespace", "--wait", "--timeout=90s"),
-            *(*settings, f"--kubeconfig={cluster.admin_kubeconfig}"),
+            *(*settings(cluster, **values), f"--kubeconfig={cluster.admin_kubeconfig}"),
         ],
         timeout=120,
     )

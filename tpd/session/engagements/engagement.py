@@ -126,7 +126,9 @@ class Engagement:
                 for m in self.mappings
             ],
             phase="Gone" if self.gone else str(self.status.get("phase") or "Pending"),
-            reason=str(self.status.get("message") or self.status.get("reason") or ""),
+            reason="deleted in the cluster; to have it again: tpctl replace"
+            if self.gone
+            else str(self.status.get("message") or self.status.get("reason") or ""),
             pods=[str(pod["name"]) for pod in self.status.get("pods") or []],
         )
 

@@ -49,7 +49,7 @@ async def wait_for_original(api: Api, key: tuple[str, str, str, str], pods: Coll
                 progress.say("leave", f"waiting for the original container of {kind.lower()} {name}")
                 await asyncio.sleep(_LOOK_EVERY)
     except (TimeoutError, KubeError):
-        return "its pods are not all ready yet"
+        return "the original is not back yet"
 
 
 def is_back(workload: dict[str, Any], found: Sequence[dict[str, Any]], pods: Collection[str]) -> bool:

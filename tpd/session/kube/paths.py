@@ -9,6 +9,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 NAMESPACES = "/api/v1/namespaces"
 SERVICES = "/api/v1/services"
+ALL_PODS = "/api/v1/pods"
+ALL_ENGAGEMENTS = f"/apis/{API_VERSION}/engagements"
 
 MANAGER_NAME = "traffic-manager"
 MANAGER_LABELS = "app.kubernetes.io/name=traffic-manager,app.kubernetes.io/part-of=tpctl"
