@@ -71,11 +71,14 @@ UserFactory = Callable[..., User]
 @pytest.fixture(scope="session")
 def demo(cluster: Cluster, manager: str) -> Iterator[str]:
     """A namespace with the echo service, which tests only read; it stays for the whole run."""
-    if not cluster.kubectl("get", "namespace", DEMO, "--ignore-not-found").strip():
+    phase = cluster.kubectl("get", "namespace", DEMO, "--ignore-not-found", "-o", "jsonpath={.status.phase}")
+    if phase == "Terminating":  # an earlier run's
+        cluster.kubectl("wait", "--for=delete", f"namespace/{DEMO}", "--timeout=60s")
+    if phase != "Active":
         cluster.kubectl("create", "namespace", DEMO)
     workloads.apply(cluster, DEMO, workloads.echo(cluster.image("test")))
     yield DEMO
-    cluster.kubectl("delete", "namespace", DEMO)
+    cluster.kubectl("delete", "namespace", DEMO, "--wait=false")
 
 
 @pytest.fixture(scope="module")
