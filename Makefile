@@ -6,9 +6,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
-# Arguments for pytest, e.g. make test ARGS="-k replace"; KUBECONFIG_ARGS="--kubeconfig F --context C" for another cluster.
+# Arguments for what runs, e.g. make test ARGS="-k replace", or, for another cluster than the local one,
+# make test ARGS="integration/scenarios --kubeconfig F --context C --image-prefix REGISTRY/tpctl".
 ARGS ?=
-CLUSTER_ARGS ?=
 
 .PHONY: help setup demo test lint fmt unit bench cluster-up cluster-down proto lock
 
@@ -28,10 +28,10 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup ## the main job on a real local Kubernetes, each command shown with its output
-	@$(PY) -m integration.demo $(CLUSTER_ARGS) $(ARGS)
+	@$(PY) -m integration.demo $(ARGS)
 
 test: lint ## every check and every test
-	@timeout 5000 $(PY) -m pytest $(CLUSTER_ARGS) $(ARGS)
+	@timeout 5000 $(PY) -m pytest $(ARGS)
 
 unit: setup ## the tests that need neither root nor a cluster
 	@$(PY) -m pytest -m "not root and not cluster" $(ARGS)
@@ -48,7 +48,7 @@ fmt: setup ## format the code
 	@$(VENV)/bin/ruff check -q --fix .
 
 bench: setup ## measure everything in one run; a table and JSON in bench-results/
-	@$(PY) -m integration.bench $(CLUSTER_ARGS) $(ARGS)
+	@$(PY) -m integration.bench $(ARGS)
 
 cluster-up: setup ## start the local Kubernetes and leave it running
 	@$(PY) -m integration.cluster up $(ARGS)

@@ -1,4 +1,4 @@
-# tpctl/agent: docker build -f integration/cluster/images/agent.Dockerfile -t REGISTRY/agent:VERSION .
+# tpctl/agent: docker build -f integration/cluster/images/agent.Dockerfile -t REGISTRY/tpctl/agent:VERSION .
 # The same content as integration/cluster/images.py makes for the local cluster.
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip ca-certificates

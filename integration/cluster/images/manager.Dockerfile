@@ -1,4 +1,4 @@
-# tpctl/manager: docker build -f integration/cluster/images/manager.Dockerfile -t REGISTRY/manager:VERSION .
+# tpctl/manager: docker build -f integration/cluster/images/manager.Dockerfile -t REGISTRY/tpctl/manager:VERSION .
 # The same content as integration/cluster/images.py makes for the local cluster.
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip ca-certificates
