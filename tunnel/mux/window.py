@@ -3,7 +3,8 @@
 The sender may send up to the offset the receiver last announced. The receiver announces more only for bytes that
 left for good, and only when that is at least half a window (or much), so credit frames are few. A window grows out of a
 budget that all flows of the process share, when its reader emptied a whole window quickly: only then is the window
-what holds the flow back, and only then can more of it not pile up.
+what holds the flow back, and only then can more of it not pile up. No window grows beyond a share of what is free, and
+one beyond it shrinks (the dynamic thresholds of Choudhury and Hahne), so flows that came late get as much as the first.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ class Budget:
         self.grown += wanted
         return True
 
-    def scarce(self) -> bool:
-        """Whether most of the pool is taken, so that large windows should give back."""
-        return self.grown * 4 > self._pool * 3
+    def share(self, size: int) -> int:
+        """What a window of `size` bytes may become: with it, its growth is half of what is then free. So one flow can
+        have a third of the pool, each of many an equal part, and there is always something left for the next."""
+        return size + (INITIAL + (self._pool - self.grown) // 2 - size) * 2 // 3
 
     def shrink(self, count: int) -> None:
         """Give back what `grow` reserved."""
@@ -97,15 +99,17 @@ class ReceiveWindow:
 
     def announce(self, now: float, round_trip: float, budget: Budget) -> int:
         """Decide the size, then raise the limit; returns the limit to announce."""
-        drained = self.consumed - self._mark
-        if drained >= self.size:
-            if now - self._mark_time <= max(round_trip * QUICK_ROUNDS, QUICK_LEAST):
-                larger = min(self.size * GROWTH, LARGEST)
-                if larger > self.size and not budget.scarce() and budget.grow(larger - self.size):
-                    self.size = larger
-            elif self.size > INITIAL and budget.scarce():
-                self.size //= 2
-                budget.shrink(self.size)
+        if self.consumed - self._mark >= self.size:
+            quick = now - self._mark_time <= max(round_trip * QUICK_ROUNDS, QUICK_LEAST)
+            self._resize(self.size * GROWTH if quick else self.size, budget)
             self._mark, self._mark_time = self.consumed, now
         self.announced = max(self.announced, self.consumed + self.size)
         return self.announced
+
+    def _resize(self, wanted: int, budget: Budget) -> None:
+        size = max(INITIAL, min(wanted, LARGEST, budget.share(self.size)))
+        if size < self.size:
+            budget.shrink(self.size - size)
+            self.size = size
+        elif size > self.size and budget.grow(size - self.size):
+            self.size = size

@@ -72,19 +72,28 @@ def test_the_pool_is_shared_and_given_back() -> None:
     assert (budget.flows, budget.grown) == (0, 0)
 
 
-def test_a_large_window_shrinks_when_the_pool_is_scarce_and_its_reader_slow() -> None:
-    budget = Budget(pool=INITIAL * 4)
+def test_one_flow_alone_gets_a_third_of_the_pool() -> None:
+    budget = Budget(pool=INITIAL * 30)
     window = ReceiveWindow()
-    for step in range(10):
+    for step in range(30):
         drain(window, 4 * INITIAL, 100 + step * 0.001, budget)
-    assert window.size == 4 * INITIAL
-    budget.grow(INITIAL)
-    limit = window.announced
-    for step in range(10):
-        drain(window, INITIAL, 200.0 + step, budget)
-    assert window.size == 2 * INITIAL
-    assert budget.grown == 2 * INITIAL
-    assert window.announced > limit
+    assert 9 * INITIAL < window.size <= 11 * INITIAL
+
+
+def test_windows_that_came_late_get_as_much_as_the_first() -> None:
+    budget = Budget()
+    windows = [ReceiveWindow() for _ in range(64)]
+    for step in range(60):
+        for window in windows[:4]:
+            drain(window, LARGEST, 100 + step * 0.001, budget)
+    assert all(window.size == LARGEST for window in windows[:4])
+    for step in range(60):
+        for window in windows:
+            drain(window, LARGEST, 101 + step * 0.001, budget)
+    sizes = [window.size for window in windows]
+    assert max(sizes) < 3 * min(sizes)
+    assert min(sizes) > 8 * INITIAL
+    assert budget.grown == sum(sizes) - 64 * INITIAL
 
 
 def test_the_ceiling_refuses_flows() -> None:
