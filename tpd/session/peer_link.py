@@ -92,7 +92,7 @@ class PeerLink:
     async def _dial(self, lane: Lane) -> ByteStream:
         try:
             where = await self._locate()
-            carrier = await self._carrier(where)
+            carrier = await self._carrier(where, lane)
         except (KubeError, CarrierFailed) as error:
             raise StreamError(str(error)) from error
         from tunnel.aio.grpc_stream import connect_stream
@@ -103,11 +103,11 @@ class PeerLink:
         dialled.set_result(None)
         return _LaneStream(connect_stream(peer.channel), peer, self._traffic)
 
-    async def _carrier(self, where: Where) -> PortForward:
+    async def _carrier(self, where: Where, lane: Lane) -> PortForward:
         first, self._first = self._first, None
         if first is not None:
             return await first
-        return await PortForward.open(self._api, where.namespace, where.pod, where.port)
+        return await PortForward.open(self._api, where.namespace, where.pod, where.port, bulk=lane is Lane.BULK)
 
 
 class _LaneStream(ByteStream):

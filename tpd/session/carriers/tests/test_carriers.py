@@ -127,6 +127,17 @@ def test_a_text_on_the_error_channel_fails_the_carrier_with_it(protocol: str) ->
     run(test)
 
 
+@both_ways
+@pytest.mark.parametrize("bulk", [False, True])
+def test_each_lane_takes_the_other_protocol_where_its_own_is_refused(protocol: str, bulk: bool) -> None:
+    async def test() -> None:
+        async with api_with_portforward(1, protocol) as (api, _):
+            forward = await PortForward.open(api, "ns", "pod", 8443, bulk=bulk)
+            forward.abort()
+
+    run(test)
+
+
 def test_a_refused_upgrade_is_an_api_error() -> None:
     async def test() -> None:
         async with api_with_portforward(1) as (api, _):
