@@ -22,16 +22,18 @@ class Lane(enum.IntEnum):
 class Shape:
     """What distinguishes the lanes; bytes."""
 
-    def __init__(self, cap: int, batch: int, quantum: int) -> None:
+    def __init__(self, *, cap: int, near: int, batch: int, quantum: int, ack_after: int) -> None:
         self.cap = cap
+        self.near = near
+        """What may be under way even when the peer is near and nothing needs to be."""
         self.batch = batch
         self.quantum = quantum
-        self.ack_after = cap // 8
+        self.ack_after = ack_after
 
 
 SHAPES = {
-    Lane.INTERACTIVE: Shape(cap=256 << 10, batch=64 << 10, quantum=16 << 10),
-    Lane.BULK: Shape(cap=4 << 20, batch=256 << 10, quantum=64 << 10),
+    Lane.INTERACTIVE: Shape(cap=256 << 10, near=256 << 10, batch=64 << 10, quantum=16 << 10, ack_after=32 << 10),
+    Lane.BULK: Shape(cap=4 << 20, near=1 << 20, batch=256 << 10, quantum=64 << 10, ack_after=256 << 10),
 }
 
 ACK_DELAY = 0.05
@@ -40,6 +42,9 @@ LEAST_CAP = 64 << 10
 """Bytes a lane may have under way however slow the line."""
 CAP_SECONDS = 1.0
 """A lane holds at most what its line delivers in this time."""
+QUEUE_ROUNDS, QUEUE_SECONDS = 1.5, 0.01
+"""And no more than it delivers in so many round trips and so many seconds: beyond that, bytes only wait in queues, in
+front of everybody else's. Measured beside a bulk flow to a near peer, ping-pong's p99: 18 to 30 ms rather than 40."""
 RATE_INTERVAL = 0.25
 """Seconds over which delivery is measured, at least."""
 
@@ -64,6 +69,8 @@ class LaneState:
         """Number of a batch that was malformed once."""
         self._fruitless = 0
         self._acked_before = 0
+        self.round_trip = 0.0
+        """Seconds, as the link knows it; 0: unknown."""
         self.active_at = 0.0
         """When a batch last went either way."""
         self.restart()
@@ -145,7 +152,8 @@ class LaneState:
         if started is None or now - started < RATE_INTERVAL:
             return
         rate = self._measured / (now - started)
-        wanted = int(rate * CAP_SECONDS)
+        needed = max(self.shape.near, int(rate * (self.round_trip * QUEUE_ROUNDS + QUEUE_SECONDS)))
+        wanted = min(needed, int(rate * CAP_SECONDS))
         if full or wanted > self.cap:
             self.cap = max(LEAST_CAP, min(self.shape.cap, wanted))
         self._measured_at, self._measured = now, 0

@@ -366,6 +366,8 @@ class Link:
             sample = now - sent
             smooth = self.round_trip
             self.round_trip = sample if not smooth or sample < smooth else smooth * 0.875 + sample * 0.125
+            for state in self.lanes:
+                state.round_trip = self.round_trip
 
     def arm_ack(self, state: LaneState) -> None:
         """An acknowledgement is owed by `state.ack_due`."""

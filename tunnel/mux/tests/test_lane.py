@@ -88,4 +88,7 @@ def test_the_cap_follows_a_slow_line_down_and_a_fast_one_up() -> None:
     run(1e3, 200)
     assert lane.cap == LEAST_CAP
     run(20e6, 20)
+    assert lane.cap == SHAPES[Lane.BULK].near  # more would only wait in queues
+    lane.round_trip = 0.2
+    run(20e6, 20)
     assert lane.cap == SHAPES[Lane.BULK].cap
