@@ -74,7 +74,7 @@ def _run(where: Paths, more: list[str], deadline: float, *, ask: bool, why: str)
         if sudo is None:
             raise CommandError(why)
         if ask and sys.stdin.isatty():
-            print("tpd needs root to start; sudo may ask for your password", file=sys.stderr)  # noqa: T201
+            print("tpd needs root to start; sudo may ask for your password", file=sys.stderr)  # noqa: T201  sudo asks right behind it
             command = [sudo, "--", *command]
         else:
             command = [sudo, "-n", "--", *command]

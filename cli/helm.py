@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -87,14 +88,25 @@ def _wrong_value(where: str, what: str) -> str:
     return f"the chart has no value {'' if where == '(root)' else where + '.'}{unknown[1]}"
 
 
-def kube_arguments(namespace: str, kubeconfig: Path | None, context: str) -> list[str]:
-    """Which cluster and namespace, in Helm's words."""
-    arguments = ["--namespace", namespace]
-    if kubeconfig is not None:
-        arguments += ["--kubeconfig", str(kubeconfig)]
-    if context:
-        arguments += ["--kube-context", context]
-    return arguments
+@dataclass(frozen=True)
+class Target:
+    """Which cluster and namespace a command is about."""
+
+    namespace: str
+    kubeconfig: Path | None = None
+    context: str = ""
+
+    def for_helm(self) -> list[str]:
+        """In Helm's words."""
+        return ["--namespace", self.namespace, *self._cluster("--kube-context")]
+
+    def for_ours(self) -> list[str]:
+        """The cluster alone, in the words of our own programs."""
+        return self._cluster("--context")
+
+    def _cluster(self, flag: str) -> list[str]:
+        arguments = ["--kubeconfig", os.path.abspath(self.kubeconfig)] if self.kubeconfig is not None else []
+        return arguments + ([flag, self.context] if self.context else [])
 
 
 def spawn(module: str, arguments: Sequence[str], progress: Progress, failure: str) -> str:

@@ -14,6 +14,8 @@ from cli.output import Output
 
 
 class Form(StrEnum):
+    """Forms of the command's object, besides text."""
+
     json = "json"
     yaml = "yaml"
 
@@ -47,6 +49,15 @@ Namespace = Annotated[
         metavar="NAMESPACE",
         help="The workload's namespace; default: the connected one.",
         autocompletion=completion.namespaces,
+    ),
+]
+KubeContext = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="Kubeconfig context; default: the current one.",
+        autocompletion=completion.contexts,
     ),
 ]
 

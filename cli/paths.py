@@ -19,6 +19,7 @@ class Paths:
 
     @property
     def journal(self) -> Path:
+        """The folder with one file for each device that tpd has made."""
         return self.state / "journal"
 
 

@@ -33,11 +33,13 @@ def connected(result: pb.ConnectResult) -> str:
 
 
 def port(mapping: pb.PortMapping) -> str:
+    """One mapping, from the container's port to the local one."""
     protocol = "/udp" if mapping.protocol.upper() == "UDP" else ""
     return f"{mapping.container}{protocol} -> {mapping.address or '127.0.0.1'}:{mapping.local}"
 
 
 def ports(mappings: Iterable[pb.PortMapping]) -> str:
+    """All mappings on one line."""
     return ", ".join(port(mapping) for mapping in mappings) or "none"
 
 

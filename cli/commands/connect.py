@@ -10,7 +10,7 @@ import typer
 
 from cli import completion, render
 from cli.errors import ExitStatus
-from cli.options import OutputForm, Quiet, begin, own_command
+from cli.options import KubeContext, OutputForm, Quiet, begin, own_command
 from cli.output import as_dict
 
 
@@ -29,15 +29,7 @@ def connect(
             autocompletion=completion.cluster_namespaces,
         ),
     ] = "",
-    kube_context: Annotated[
-        str,
-        typer.Option(
-            "--context",
-            metavar="NAME",
-            help="Kubeconfig context; default: the current one.",
-            autocompletion=completion.contexts,
-        ),
-    ] = "",
+    kube_context: KubeContext = "",
     kubeconfig: Annotated[
         list[Path] | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file, repeatable.")
     ] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ import typer
 from cli import completion
 from cli import helm as helm_run
 from cli.errors import CommandError
-from cli.options import OutputForm, Quiet, begin
+from cli.helm import Target
+from cli.options import KubeContext, OutputForm, Quiet, begin
 from cli.output import Output
 
 app = typer.Typer(
@@ -29,15 +29,6 @@ Namespace = Annotated[
     ),
 ]
 Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file.")]
-Context = Annotated[
-    str,
-    typer.Option(
-        "--context",
-        metavar="NAME",
-        help="Kubeconfig context; default: the current one.",
-        autocompletion=completion.contexts,
-    ),
-]
 Values = Annotated[
     list[str] | None, typer.Option("--values", "-f", metavar="FILE|URL", help="Values of the chart, repeatable.")
 ]
@@ -71,19 +62,21 @@ def _values(
     return arguments
 
 
-def _cluster(kubeconfig: Path | None, context: str) -> list[str]:
-    """Which cluster, for the programs of our own."""
-    arguments = ["--kubeconfig", os.path.abspath(kubeconfig)] if kubeconfig is not None else []
-    return arguments + (["--context", context] if context else [])
-
-
-def _wait(out: Output, namespace: str, kubeconfig: Path | None, context: str, timeout: int) -> None:
-    arguments = ["--namespace", namespace, "--timeout", str(timeout), *_cluster(kubeconfig, context)]
-    again = "tpctl helm upgrade" + ("" if namespace == helm_run.NAMESPACE else f" -n {namespace}")
+def _wait(out: Output, target: Target, timeout: int) -> None:
+    again = "tpctl helm upgrade" + ("" if target.namespace == helm_run.NAMESPACE else f" -n {target.namespace}")
+    arguments = ["--namespace", target.namespace, "--timeout", str(timeout), *target.for_ours()]
     try:
         helm_run.spawn("tpd.session.rollout", arguments, out.progress, "it did not become ready")
     except CommandError as error:
         raise CommandError(f"the traffic-manager is installed, but {error}; mend that, then run: {again}") from None
+
+
+def _show(out: Output, target: Target, action: str, text: str, *, ready: bool, hint: str = "") -> None:
+    out.progress.stop()
+    out.show(
+        {"action": action, "release": helm_run.RELEASE, "namespace": target.namespace, "ready": ready},
+        text + (" and ready" if ready else "") + hint,
+    )
 
 
 @app.command()
@@ -91,7 +84,7 @@ def install(
     context: typer.Context,
     namespace: Namespace = helm_run.NAMESPACE,
     kubeconfig: Kubeconfig = None,
-    kube_context: Context = "",
+    kube_context: KubeContext = "",
     values: Values = None,
     set_: Set = None,
     set_string: SetString = None,
@@ -105,22 +98,18 @@ def install(
     quiet: Quiet = False,
 ) -> None:
     """Install the traffic-manager in a cluster."""
-    out = begin(context, output, quiet)
+    out, target = begin(context, output, quiet), Target(namespace, kubeconfig, kube_context)
     arguments = ["install", helm_run.RELEASE, str(helm_run.chart())]
-    arguments += helm_run.kube_arguments(namespace, kubeconfig, kube_context)
+    arguments += target.for_helm()
     arguments += ["--create-namespace"] if create_namespace else []
     arguments += ["--no-hooks"] if no_hooks else []
     arguments += _values(values, set_, set_string, set_json, set_file)
     out.progress.step("helm", f"installing the traffic-manager in namespace {namespace}")
     helm_run.run(arguments)
     if wait:
-        _wait(out, namespace, kubeconfig, kube_context, timeout)
-    out.progress.stop()
-    ready = " and ready" if wait else ""
-    out.show(
-        {"action": "install", "release": helm_run.RELEASE, "namespace": namespace, "ready": wait},
-        f"The traffic-manager is installed in namespace {namespace}{ready}; run: tpctl connect",
-    )
+        _wait(out, target, timeout)
+    text = f"The traffic-manager is installed in namespace {namespace}"
+    _show(out, target, "install", text, ready=wait, hint="; run: tpctl connect")
 
 
 @app.command()
@@ -128,7 +117,7 @@ def upgrade(
     context: typer.Context,
     namespace: Namespace = helm_run.NAMESPACE,
     kubeconfig: Kubeconfig = None,
-    kube_context: Context = "",
+    kube_context: KubeContext = "",
     values: Values = None,
     set_: Set = None,
     set_string: SetString = None,
@@ -146,30 +135,27 @@ def upgrade(
 
     Its custom resource definitions are upgraded, too. Without values of its own it keeps those of the release.
     """
-    out = begin(context, output, quiet)
+    out, target = begin(context, output, quiet), Target(namespace, kubeconfig, kube_context)
     arguments = ["upgrade", helm_run.RELEASE, str(helm_run.chart())]
-    arguments += helm_run.kube_arguments(namespace, kubeconfig, kube_context)
+    arguments += target.for_helm()
     arguments += ["--reuse-values"] if reuse_values else []
     arguments += ["--reset-values"] if reset_values else []
     arguments += ["--no-hooks"] if no_hooks else []
     arguments += _values(values, set_, set_string, set_json, set_file)
-    helm_run.run(["status", helm_run.RELEASE, *helm_run.kube_arguments(namespace, kubeconfig, kube_context)])
+    helm_run.run(["status", helm_run.RELEASE, *target.for_helm()])
     out.progress.step("helm", f"upgrading the traffic-manager in namespace {namespace}")
-    cluster = _cluster(kubeconfig, kube_context)
     definitions = [str(path) for path in sorted((helm_run.chart() / "crds").glob("*.yaml"))]
     # Helm never touches the definitions of an existing release (helm.sh/docs/topics/charts, "Limitations on CRDs").
     helm_run.spawn(
-        "tpd.session.apply", [*cluster, *definitions], out.progress, "the custom resource definitions cannot be applied"
+        "tpd.session.apply",
+        [*target.for_ours(), *definitions],
+        out.progress,
+        "the custom resource definitions cannot be applied",
     )
     helm_run.run(arguments)
     if wait:
-        _wait(out, namespace, kubeconfig, kube_context, timeout)
-    out.progress.stop()
-    ready = " and ready" if wait else ""
-    out.show(
-        {"action": "upgrade", "release": helm_run.RELEASE, "namespace": namespace, "ready": wait},
-        f"The traffic-manager in namespace {namespace} is upgraded{ready}",
-    )
+        _wait(out, target, timeout)
+    _show(out, target, "upgrade", f"The traffic-manager in namespace {namespace} is upgraded", ready=wait)
 
 
 @app.command()
@@ -177,7 +163,7 @@ def uninstall(
     context: typer.Context,
     namespace: Namespace = helm_run.NAMESPACE,
     kubeconfig: Kubeconfig = None,
-    kube_context: Context = "",
+    kube_context: KubeContext = "",
     release: Annotated[
         bool, typer.Option("--release/--no-release", help="First give back every container that is replaced.")
     ] = True,
@@ -190,25 +176,20 @@ def uninstall(
 
     Every replaced container is given back first. The definitions of the custom resources stay.
     """
-    out = begin(context, output, quiet)
-    helm_run.run(["status", helm_run.RELEASE, *helm_run.kube_arguments(namespace, kubeconfig, kube_context)])
+    out, target = begin(context, output, quiet), Target(namespace, kubeconfig, kube_context)
+    helm_run.run(["status", helm_run.RELEASE, *target.for_helm()])
     if release:
-        cluster = _cluster(kubeconfig, kube_context)
         helm_run.spawn(
             "tpd.session.release",
-            ["--namespace", namespace, "--timeout", str(timeout), *cluster],
+            ["--namespace", namespace, "--timeout", str(timeout), *target.for_ours()],
             out.progress,
             "what is replaced could not be given back",
         )
     out.progress.step("helm", f"removing the traffic-manager from namespace {namespace}")
     arguments = ["uninstall", helm_run.RELEASE, "--wait", "--timeout", f"{timeout}s"]
     arguments += ["--no-hooks"] if no_hooks else []
-    helm_run.run([*arguments, *helm_run.kube_arguments(namespace, kubeconfig, kube_context)])
-    out.progress.stop()
-    out.show(
-        {"action": "uninstall", "release": helm_run.RELEASE, "namespace": namespace},
-        f"The traffic-manager is gone from namespace {namespace}",
-    )
+    helm_run.run([*arguments, *target.for_helm()])
+    _show(out, target, "uninstall", f"The traffic-manager is gone from namespace {namespace}", ready=False)
 
 
 @app.command()

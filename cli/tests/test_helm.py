@@ -61,15 +61,10 @@ def test_helms_errors_are_sentences(said: str, sentence: str) -> None:
 
 
 def test_cluster_arguments() -> None:
-    assert helm.kube_arguments("ns", Path("/k"), "c") == [
-        "--namespace",
-        "ns",
-        "--kubeconfig",
-        "/k",
-        "--kube-context",
-        "c",
-    ]
-    assert helm.kube_arguments("ns", None, "") == ["--namespace", "ns"]
+    target = helm.Target("ns", Path("/k"), "c")
+    assert target.for_helm() == ["--namespace", "ns", "--kubeconfig", "/k", "--kube-context", "c"]
+    assert target.for_ours() == ["--kubeconfig", "/k", "--context", "c"]
+    assert helm.Target("ns").for_helm() == ["--namespace", "ns"]
 
 
 def test_an_unreachable_cluster_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

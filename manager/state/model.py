@@ -35,11 +35,6 @@ class EngagementPhase(enum.StrEnum):
     FAILED = "Failed"
 
     @property
-    def rank(self) -> int:
-        """Place in the order."""
-        return list(EngagementPhase).index(self)
-
-    @property
     def holds(self) -> bool:
         """Whether the container belongs to it."""
         return self in (EngagementPhase.ACCEPTED, EngagementPhase.ACTIVE)

@@ -210,6 +210,7 @@ class Connection:
 
 
 def upstreams_message(upstreams: Upstreams) -> pb.Upstreams:
+    """The laptop's own resolvers, as the worker is told."""
     return pb.Upstreams(addresses=[str(address) for address in upstreams.addresses], search=upstreams.search)
 
 

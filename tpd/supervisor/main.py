@@ -22,6 +22,8 @@ _KEPT_ENVIRONMENT = ("SUDO_UID", "LISTEN_PID", "LISTEN_FDS", "NOTIFY_SOCKET")
 
 @dataclass(frozen=True)
 class Options:
+    """The command line."""
+
     socket: Path
     state: Path
     log_file: Path
@@ -32,6 +34,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
+    """Read the command line; ends the process when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="tpd", description="The root daemon of tpctl; tpctl connect starts it when it is needed."
     )

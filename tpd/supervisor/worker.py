@@ -53,6 +53,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
+        """Of the process, running or not."""
         return self._process.pid
 
     @classmethod

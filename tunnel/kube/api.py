@@ -206,11 +206,6 @@ class Api:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
-    async def user_agent_token(self) -> str | None:
-        """The bearer token that requests carry now, if any."""
-        await self._headers()
-        return self._token
-
     async def _headers(self) -> dict[str, str]:
         headers = {"Accept": JSON, "User-Agent": "tpctl"}
         credentials = self._credentials

@@ -119,7 +119,7 @@ class PortForward(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The upgrade is done."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
-        transport.set_write_buffer_limits(high=LARGEST_MESSAGE)  # type: ignore[attr-defined]
+        transport.set_write_buffer_limits(high=LARGEST_MESSAGE)  # type: ignore[attr-defined]  # as above
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the API server."""

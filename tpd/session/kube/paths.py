@@ -47,11 +47,6 @@ def services(namespace: str, name: str = "") -> str:
     return _join(f"/api/v1/namespaces/{namespace}/services", name)
 
 
-def events(namespace: str) -> str:
-    """Events (core/v1)."""
-    return f"/api/v1/namespaces/{namespace}/events"
-
-
 def workloads(kind: str, namespace: str, name: str = "") -> str:
     """Workloads of one kind (a key of WORKLOADS)."""
     return _join(f"/apis/apps/v1/namespaces/{namespace}/{WORKLOADS[kind]}", name)

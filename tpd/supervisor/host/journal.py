@@ -83,6 +83,7 @@ def left_behind(folder: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
+    """Forget a journal for good, on the disk too; what it lists has been undone."""
     path.unlink(missing_ok=True)
     _sync_folder(path.parent)
 

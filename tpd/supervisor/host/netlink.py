@@ -125,6 +125,7 @@ class Netlink:
         return ifindex
 
     async def add_rule(self, rule: Rule) -> None:
+        """Raises HostError."""
         values: dict[str, Any] = {"family": _FAMILIES[rule.version], "priority": rule.priority, "table": rule.table}
         if rule.suppress:
             values["suppress_prefixlen"] = 0
@@ -142,6 +143,7 @@ class Netlink:
         )
 
     async def add_route(self, route: Route, slot: Slot, ifindex: int) -> None:
+        """Repeatable. Raises HostError."""
         await self._change("route", "replace", **self._route(route, slot.table, ifindex))
 
     async def remove_route(self, route: Route, slot: Slot, ifindex: int) -> None:

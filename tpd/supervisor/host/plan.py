@@ -25,6 +25,7 @@ class Route:
     source: str = ""
 
     def text(self, table: int) -> str:
+        """As `ip route` writes it."""
         what = f"{self.destination} dev {self.device} scope link" if self.device else f"throw {self.destination}"
         source = f" src {self.source}" if self.source else ""
         return f"{what}{source} table {table}"
@@ -40,6 +41,7 @@ class Rule:
     suppress: bool
 
     def text(self) -> str:
+        """As `ip rule` writes it."""
         table = "main" if self.table == MAIN else str(self.table)
         return f"{self.priority}: from all lookup {table}" + (" suppress_prefixlength 0" if self.suppress else "")
 

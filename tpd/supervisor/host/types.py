@@ -65,6 +65,7 @@ class Slot:
 
     @property
     def device(self) -> str:
+        """The device's name."""
         return f"tp{self.index}"
 
     @property

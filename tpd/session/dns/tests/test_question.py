@@ -22,7 +22,7 @@ from tpd.session.dns.question import (
 
 
 def query(name: str = "Echo.demo.", kind: str = "AAAA", **options: int) -> bytes:
-    return dns.message.make_query(name, kind, **options).to_wire()  # type: ignore[arg-type]
+    return dns.message.make_query(name, kind, **options).to_wire()  # type: ignore[arg-type]  # options of several types
 
 
 def test_parse() -> None:

@@ -199,7 +199,7 @@ def test_long_answers_over_udp_are_cut() -> None:
             )
             done(reply.to_wire(max_size=65535))
 
-        cluster.query = long  # type: ignore[method-assign]
+        cluster.query = long  # type: ignore[method-assign]  # one odd cluster
         async with laptop(cluster) as server:
             assert (await ask(server, "echo.ops.")).flags & dns.flags.TC
             assert len(addresses(await ask(server, "echo.ops.", tcp=True))) == 200

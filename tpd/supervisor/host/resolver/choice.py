@@ -14,6 +14,8 @@ STUBS = frozenset(ipaddress.ip_address(text) for text in ("127.0.0.53", "127.0.0
 
 
 class Adapter(enum.Enum):
+    """How the host's programs are told whom to ask."""
+
     RESOLVED = "systemd-resolved"
     FILE = "resolv.conf"
     NONE = ""
