@@ -18,7 +18,7 @@ from agent.decide import Held
 from agent.listeners import Listeners
 from agent.registry import Credentials, ManagerUnavailable, Registry
 from agent.server import AgentServer
-from tunnel import agentconfig
+from tunnel import agentconfig, logs
 from tunnel.agentconfig import AgentConfig, BadAgentConfig
 from tunnel.aio.backoff import Backoff
 from tunnel.aio.signals import finish, stop_on_signals
@@ -156,7 +156,7 @@ async def _serve(environ: Mapping[str, str]) -> None:
 
 def main() -> None:
     """Entry point `tp-agent`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.begin("info")
     try:
         uvloop.run(_serve(os.environ))
     except BadAgentConfig as error:

@@ -41,6 +41,7 @@ from manager.state.model import pod_of
 from manager.state.names import domain_of
 from manager.webhook.server import Injector, reload_pair, tls_context
 from manager.wish import WishMaker
+from tunnel import logs
 from tunnel.aio.grpc_stream import SERVER_OPTIONS
 from tunnel.aio.signals import stop_on_signals
 from tunnel.identity import Identity, Kind
@@ -241,9 +242,7 @@ def main() -> None:
         config = from_environment(os.environ)
     except ConfigError as error:
         sys.exit(f"tp-manager: {error}")
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logs.begin(config.log_level)
     log.info("traffic-manager %s in namespace %s", VERSION, config.namespace)
     try:
         uvloop.run(amain(config))

@@ -15,6 +15,7 @@ from tpd.session.commands import Commands
 from tpd.session.connection import Connection
 from tpd.session.control import Control
 from tunnel import control as framing
+from tunnel import logs
 from tunnel.aio.signals import stop_on_signals
 from tunnel.aio.tasks import Tasks
 from tunnel.proto import daemon_pb2
@@ -112,16 +113,12 @@ def _forget(running: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task
 
 def _log_to(path: str) -> None:
     """Log to the file that tpd named (in the user's own state directory), or to stderr."""
-    handler: logging.Handler = logging.StreamHandler()
-    if path:
-        try:
+    level = os.environ.get("TPCTL_LOG_LEVEL", "info")
+    try:
+        if path:
             Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handler = logging.FileHandler(path)
-        except OSError as error:
-            sys.stderr.write(f"cannot log to {path}: {error.strerror}\n")
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(os.environ.get("TPCTL_LOG_LEVEL", "INFO").upper())
+            logs.begin(level, Path(path))
+            return
+    except OSError as error:
+        sys.stderr.write(f"cannot log to {path}: {error.strerror}\n")
+    logs.begin(level)

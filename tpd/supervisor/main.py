@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnel import logs
 from tunnel.version import VERSION
 
 log = logging.getLogger("tpd")
@@ -127,17 +128,7 @@ def _detach(options: Options, lock: int) -> None:
 
 
 def _logging(path: Path | None) -> None:
-    from logging.handlers import RotatingFileHandler
-
-    handler: logging.Handler
-    if path is None:
-        handler = logging.StreamHandler()
-    else:
-        handler = RotatingFileHandler(path, maxBytes=2_000_000, backupCount=2, encoding="utf-8")
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logs.begin("info", path)
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
 
 
