@@ -14,44 +14,28 @@ from integration.scenarios.workloads import apply, echo, get
 
 pytestmark = pytest.mark.cluster
 
-_CONNECT = """
-import errno, socket, sys, time
-begun = time.monotonic()
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20).close()
-    print("OPENED", time.monotonic() - begun)
-except OSError as error:
-    print(errno.errorcode.get(error.errno, repr(error)), time.monotonic() - begun)
-"""
-
-
-def outcome(person: User, host: str, port: int) -> tuple[str, float]:
-    """What connecting gives: OPENED or the name of the error, and how many seconds it took."""
-    name, seconds = person.python(_CONNECT, host, str(port)).split()
-    return name, float(seconds)
-
 
 def test_a_closed_port_of_a_pod_is_refused(person: User, cluster: Cluster, demo: str) -> None:
     address = first_pod(get(cluster, "pods", "-n", demo, "-l", "app=echo"))["status"]["podIP"]
-    name, seconds = outcome(person, address, 81)
+    ((name, seconds),) = person.dial(f"{address}:81")
     assert name == "ECONNREFUSED"
     assert seconds < 2
 
 
 def test_a_port_that_a_service_does_not_have_is_what_it_is_inside_the_cluster(person: User, demo: str) -> None:
-    name, _ = outcome(person, f"echo.{demo}", 81)
+    ((name, _),) = person.dial(f"echo.{demo}:81")
     assert name in {"ECONNREFUSED", "EHOSTUNREACH"}
 
 
 def test_an_address_that_nobody_has_is_unreachable_within_the_dial_limit(person: User) -> None:
-    name, seconds = outcome(person, "10.244.0.250", 80)
+    ((name, seconds),) = person.dial("10.244.0.250:80")
     assert name == "EHOSTUNREACH"
     assert seconds < 11
 
 
 @pytest.mark.parametrize("address", ["10.96.250.250", "10.244.0.1"])
 def test_nothing_opens_where_nobody_listens(person: User, address: str) -> None:
-    assert outcome(person, address, 4)[0] in {"ECONNREFUSED", "EHOSTUNREACH"}
+    assert person.dial(f"{address}:4")[0][0] in {"ECONNREFUSED", "EHOSTUNREACH"}
 
 
 def test_an_api_server_inside_an_announced_subnet_goes_on_working(

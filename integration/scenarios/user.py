@@ -11,6 +11,21 @@ from typing import Any
 
 from integration.cluster.laptop import Laptop
 
+# Without a timeout of Python's: that polls, and Linux can report a connection that an ICMP message has just ended as
+# writable with no error yet, which looks like success.
+_DIAL = """
+import errno, socket, sys, time
+for target in sys.argv[1:]:
+    host, _, port = target.rpartition(":")
+    begun = time.monotonic()
+    try:
+        socket.create_connection((host, int(port))).close()
+        how = "OPENED"
+    except OSError as error:
+        how = errno.errorcode.get(error.errno) or repr(error).replace(" ", "_")
+    print(how, time.monotonic() - begun)
+"""
+
 
 class User:
     """Commands on one laptop, as one of its accounts."""
@@ -66,6 +81,11 @@ class User:
     def python(self, source: str, *arguments: str, timeout: float = 60) -> str:
         """Run a Python program, which must succeed; its standard output."""
         return self.ok("python3", "-c", source, *arguments, timeout=timeout)
+
+    def dial(self, *targets: str) -> list[tuple[str, float]]:
+        """What connecting to each HOST:PORT gives: OPENED or the name of the error, and how many seconds it took."""
+        lines = (line.split() for line in self.python(_DIAL, *targets).splitlines())
+        return [(how, float(seconds)) for how, seconds in lines]
 
 
 def _error(text: str) -> str:

@@ -39,6 +39,9 @@ TUNNEL = "/tpctl.tunnel.v1.Tunnel/Connect"
 LIMIT = 15.0
 """Seconds for one attempt, besides what it is told to wait."""
 
+ATTENDING = 1.5
+"""Seconds in which the manager would tell an agent its grants."""
+
 Outcome = dict[str, Any]
 
 
@@ -209,13 +212,13 @@ async def certify(target: str, attempt: Attempt) -> Outcome:
 
 
 async def attend(target: str, attempt: Attempt) -> Outcome:
-    """Report to the manager as the agent of the pod in `report`; what it grants within two seconds."""
+    """Report to the manager as the agent of the pod in `report`; what it grants within `ATTENDING`."""
     return await asyncio.to_thread(_attend, target, attempt)
 
 
 def _attend(target: str, attempt: Attempt) -> Outcome:
     report = manager_pb2.AgentReport(**attempt["report"]).SerializeToString()
-    with _streaming(target, attempt, "/tpctl.manager.v1.AgentRegistry/Attend", report, 2.0) as call:
+    with _streaming(target, attempt, "/tpctl.manager.v1.AgentRegistry/Attend", report, ATTENDING) as call:
         try:
             grants = manager_pb2.AgentGrants.FromString(next(call)).grants
         except grpc.RpcError:

@@ -45,7 +45,7 @@ def test_an_agent_opens_nothing_for_a_session_and_sends_it_no_others_flows(stage
         ],
         inbound=[(stage.uid("app"), 8080), (stage.uid("side"), 8080)],
         query=QUESTION,
-        hold=2.0,
+        hold=1.5,
     )
     with ThreadPoolExecutor(1) as pool:
         trying = pool.submit(stage.ways["pod"].attempts, peer, [attempt])

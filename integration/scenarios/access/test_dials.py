@@ -10,6 +10,7 @@ import pytest
 
 from integration.cluster.errors import ClusterError
 from integration.scenarios.access.stage import Stage
+from integration.scenarios.user import eventually
 from integration.scenarios.workloads import get
 
 pytestmark = pytest.mark.cluster
@@ -23,17 +24,6 @@ DISGUISED = (
 )
 PORTS = (8443, 8444, 8445, 8446)
 """The manager's own."""
-
-_CONNECT = """
-import errno, socket, sys
-for target in sys.argv[1:]:
-    host, _, port = target.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=15).close()
-        print("OPENED")
-    except OSError as error:
-        print(errno.errorcode.get(error.errno, repr(error)))
-"""
 
 
 def manager_addresses(stage: Stage) -> tuple[str, str]:
@@ -99,9 +89,10 @@ def test_no_name_leads_to_the_manager_itself(stage: Stage) -> None:
         "ports": [port],
     }
     stage.apps.apply(service, endpoints)
+    eventually("the name", lambda: pod in stage.mallory.run("getent", "ahostsv4", "innocent").stdout)
     itself = ["innocent:8446", f"traffic-manager.{stage.manager}:443", *(f"{pod}:{port}" for port in PORTS)]
-    outcomes = stage.mallory.python(_CONNECT, *itself, "plain:8080").split()
-    assert outcomes == [*["EHOSTUNREACH"] * len(itself), "OPENED"]
+    outcomes = [how for how, _ in stage.mallory.dial("plain:8080", *itself, "plain:8080")]
+    assert outcomes == ["OPENED", *["EHOSTUNREACH"] * len(itself), "OPENED"]
     # Kubernetes itself lets nobody put metadata services or loopback behind a Service.
     for address in ("169.254.169.254", "127.0.0.1"):
         bad = {**endpoints, "metadata": {"name": "worse"}, "endpoints": [{"addresses": [address]}]}
