@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 from agent.decide import PortKey, Route
 from agent.inbound import MAX_WAITING, Sessions, TcpCaller, UdpPort, inbound_open
-from tunnel.aio.socket_endpoint import SocketEndpoint
+from tunnel.aio.socket_endpoint import BoundedSocketEndpoint, SocketEndpoint
+from tunnel.mux.window import Budget
 
 AGAIN_SECONDS = 5.0
 """Between attempts to take a port that something else in the pod has."""
@@ -25,10 +26,14 @@ log = logging.getLogger("agent.listeners")
 
 
 class Listeners:
-    """Keeps the sockets as the decision wants them. `run` does the work, `want` says what to do."""
+    """Keeps the sockets as the decision wants them. `run` does the work, `want` says what to do.
 
-    def __init__(self, sessions: Sessions) -> None:
+    `budget`: what the connections may hold.
+    """
+
+    def __init__(self, sessions: Sessions, budget: Budget) -> None:
         self._sessions = sessions
+        self._budget = budget
         self._wanted: Mapping[PortKey, Route] = {}
         self._open: dict[PortKey, _TcpPort | _UdpPort] = {}
         self._changed = asyncio.Event()
@@ -61,7 +66,11 @@ class Listeners:
             self.want({})
 
     async def _listen(self, key: PortKey, route: Route) -> bool:
-        port = _TcpPort(key, route, self._sessions) if key.protocol == "TCP" else _UdpPort(key, route, self._sessions)
+        port: _TcpPort | _UdpPort
+        if key.protocol == "TCP":
+            port = _TcpPort(key, route, self._sessions, self._budget)
+        else:
+            port = _UdpPort(key, route, self._sessions)
         try:
             await port.open()
             if self._wanted.get(key) == route:
@@ -79,10 +88,11 @@ class Listeners:
 class _TcpPort:
     """A TCP port on every address of the pod, and the connections that came through it."""
 
-    def __init__(self, key: PortKey, route: Route, sessions: Sessions) -> None:
+    def __init__(self, key: PortKey, route: Route, sessions: Sessions, budget: Budget) -> None:
         self._key = key
         self.route = route
         self._sessions = sessions
+        self._budget = budget
         self._servers: list[asyncio.Server] = []
         self._waiting: set[TcpCaller] = set()
         self._joined: set[TcpCaller] = set()
@@ -104,7 +114,7 @@ class _TcpPort:
             caller.reset()
 
     def _accepting(self) -> SocketEndpoint:
-        return SocketEndpoint(self._accepted)
+        return BoundedSocketEndpoint(self._accepted, self._budget)
 
     def _accepted(self, endpoint: SocketEndpoint) -> None:
         peer = endpoint.peername

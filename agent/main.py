@@ -60,7 +60,7 @@ class Agent:
         )
         self._held = Held(config)
         self._server = AgentServer(config, environ)
-        self._listeners = Listeners(self._server.links)
+        self._listeners = Listeners(self._server.links, self._server.links.server.budget)
         self._lease_timer: asyncio.TimerHandle | None = None
 
     def attached(self, session: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunnel.mux.window import INITIAL, Budget
+from tunnel.mux.window import Budget
 
 OWN = 72 << 20
 """What the process takes without flows, bytes."""
-FEW = 64
-"""Flows that are admitted however small the limit is."""
+LEAST = 1 << 20
+"""Bytes for windows, and for the rest, however small the limit is: 256 flows."""
 _V2 = "memory.max"
 _V1 = "memory/memory.limit_in_bytes"
 
@@ -27,9 +27,10 @@ def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def budget(limit: int | None) -> Budget:
-    """The flows' budget under this limit: a quarter of what is left is for windows that grow."""
+    """The flows' budget under this limit: half of what is left for windows, of that half for their growth; the other
+    half for what stands in queues and sockets."""
     if limit is None:
         return Budget()
-    room = max(limit - OWN, 0)
-    pool = min(room // 4, 64 << 20)
-    return Budget(ceiling=min(max(room, FEW * INITIAL + pool), 512 << 20), pool=pool)
+    room = max(limit - OWN, 0) // 2
+    pool = min(room // 2, 64 << 20)
+    return Budget(ceiling=min(max(room, LEAST), 512 << 20), pool=pool, buffers=min(max(room, LEAST), 256 << 20))

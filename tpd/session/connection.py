@@ -20,7 +20,7 @@ from tpd.session.dns.upstream import Upstream
 from tpd.session.errors import SessionError, from_kube
 from tpd.session.kube.session_object import SessionVanished
 from tpd.session.outbound import Outbound
-from tpd.session.peer_link import Traffic
+from tpd.session.peer_link import Shared
 from tpd.session.settings import Settings, difference, resolve
 from tpd.session.subnets import host_config, subnets_of
 from tpd.tlds import is_taken
@@ -87,7 +87,7 @@ class Connection:
         self._reason = ""
         self._since = 0.0
         self._connecting = asyncio.Lock()
-        self._traffic = Traffic()
+        self._shared = Shared()
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -186,10 +186,10 @@ class Connection:
             opened.carrier,
             on_cluster=self._on_cluster,
             on_state=self._on_link_state,
-            traffic=self._traffic,
+            shared=self._shared,
         )
         if self.engagements is None:
-            self.engagements = Engagements(api, opened.user, self._traffic)
+            self.engagements = Engagements(api, opened.user, self._shared)
         self.engagements.use(opened.session)
 
     async def _keep(self, api: Api, settings: Settings) -> None:
@@ -359,8 +359,8 @@ class Connection:
             engagements=self.engagements.statuses() if self.engagements else [],
             flows=len(link.flows) if link is not None else 0,
             connected_since=self._since,
-            bytes_sent=self._traffic.sent,
-            bytes_received=self._traffic.received,
+            bytes_sent=self._shared.sent,
+            bytes_received=self._shared.received,
         )
 
     def namespaces(self) -> list[str]:

@@ -14,7 +14,7 @@ from tpd.session.carriers.port_forward import PortForward
 from tpd.session.kube import manager as manager_lookup
 from tpd.session.kube import paths
 from tpd.session.kube.session_object import SessionObject
-from tpd.session.peer_link import PeerLink, Traffic, Where
+from tpd.session.peer_link import PeerLink, Shared, Where
 from tpd.session.together import leaf
 from tunnel.aio.link_client import LinkState
 from tunnel.endpoint import EndpointHandler, Refusal
@@ -54,7 +54,7 @@ class LiveSession:
         *,
         on_cluster: Callable[[manager_pb2.Cluster], None],
         on_state: Callable[[LinkState], None],
-        traffic: Traffic,
+        shared: Shared,
     ) -> None:
         self._api = api
         self.session = session
@@ -69,7 +69,7 @@ class LiveSession:
             identity=lambda: session.identity,
             acceptor=_Nothing(),
             on_state=self._state,
-            traffic=traffic,
+            shared=shared,
             first=carrier,
         )
 

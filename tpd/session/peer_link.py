@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tpd.session.carriers.peer import PeerChannel
 from tpd.session.carriers.port_forward import CarrierFailed, PortForward
@@ -16,15 +16,18 @@ from tunnel.kube.api import Api
 from tunnel.kube.errors import KubeError
 from tunnel.mux.lane import Lane
 from tunnel.mux.link import Acceptor, Link
+from tunnel.mux.window import Budget
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Traffic:
-    """Bytes of messages that went over links, for `tpctl status`; what TLS and the port-forward add is not counted."""
+class Shared:
+    """What all links of the process have in common."""
 
+    budget: Budget = field(default_factory=Budget)
     sent: int = 0
+    """Bytes of messages, for `tpctl status`; what TLS and the port-forward add is not counted."""
     received: int = 0
 
 
@@ -51,7 +54,7 @@ class PeerLink:
         identity: Callable[[], Identity],
         acceptor: Acceptor,
         on_state: Callable[[LinkState], None],
-        traffic: Traffic,
+        shared: Shared,
         first: asyncio.Task[PortForward] | None = None,
     ) -> None:
         """first: a carrier that is being opened already; the first dial uses it."""
@@ -60,10 +63,17 @@ class PeerLink:
         self._locate = locate
         self._identity = identity
         self._first = first
-        self._traffic = traffic
+        self._shared = shared
         self._peers: dict[Lane, PeerChannel] = {}
         self._dialled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._client = LinkClient(dial=self._dial, session=session, acceptor=acceptor, name=name, on_state=on_state)
+        self._client = LinkClient(
+            dial=self._dial,
+            session=session,
+            acceptor=acceptor,
+            name=name,
+            on_state=on_state,
+            budget=shared.budget,
+        )
 
     @property
     def link(self) -> Link:
@@ -101,7 +111,7 @@ class PeerLink:
         self._peers[lane] = peer
         dialled, self._dialled = self._dialled, asyncio.get_running_loop().create_future()
         dialled.set_result(None)
-        return _LaneStream(connect_stream(peer.channel), peer, self._traffic)
+        return _LaneStream(connect_stream(peer.channel), peer, self._shared)
 
     async def _carrier(self, where: Where, lane: Lane) -> PortForward:
         first, self._first = self._first, None
@@ -113,20 +123,20 @@ class PeerLink:
 class _LaneStream(ByteStream):
     """The stream of one lane; closing it closes the channel and the carrier that were made for it."""
 
-    def __init__(self, stream: ByteStream, peer: PeerChannel, traffic: Traffic) -> None:
+    def __init__(self, stream: ByteStream, peer: PeerChannel, shared: Shared) -> None:
         self._stream = stream
         self._peer = peer
-        self._traffic = traffic
+        self._shared = shared
 
     async def read(self) -> bytes | None:
         message = await self._stream.read()
         if message is not None:
-            self._traffic.received += len(message)
+            self._shared.received += len(message)
         return message
 
     async def write(self, message: bytes) -> None:
         await self._stream.write(message)
-        self._traffic.sent += len(message)
+        self._shared.sent += len(message)
 
     async def close(self) -> None:
         try:

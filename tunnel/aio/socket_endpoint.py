@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import cast
 
 from tunnel.endpoint import Broken, EndpointHandler, Refusal
+from tunnel.mux.window import LEAST, Budget
 
 READ_AHEAD = 256 << 10
 """Bytes handed over and not yet consumed at which reading pauses; it goes on at half of it."""
@@ -55,12 +56,14 @@ def refusal_of(error: OSError) -> Refusal:
     return _REFUSALS.get(error.errno or 0, Refusal.UNREACHABLE)
 
 
-class SocketEndpoint(asyncio.Protocol):
+class SocketEndpoint(asyncio.BaseProtocol):
     """One connected TCP socket. Set a handler with `start`; nothing is lost before.
 
     For servers: `loop.create_server(lambda: SocketEndpoint(on_connected), …)`; `on_connected(endpoint)` calls `start`,
     at once or later.
     """
+
+    _high_water = WRITE_BUFFER
 
     def __init__(self, on_connected: Callable[[SocketEndpoint], None] | None = None) -> None:
         self._on_connected = on_connected
@@ -128,12 +131,14 @@ class SocketEndpoint(asyncio.Protocol):
             return
         self._reset = True
         self._early.clear()
+        self._release()
         if self._transport is not None and not self._closed:
             abort(self._transport)
 
     def consumed(self, count: int) -> None:
         """`count` bytes have left for good."""
         self._unconsumed -= count
+        self._count()
         self._resume()
 
     # asyncio.Protocol.
@@ -142,7 +147,7 @@ class SocketEndpoint(asyncio.Protocol):
         """The socket is connected."""
         transport = cast("asyncio.Transport", transport)  # uvloop's transports do not inherit from asyncio's
         self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        transport.set_write_buffer_limits(high=self._high_water)
         tune(transport)
         if self._on_connected is not None:
             self._on_connected(self)
@@ -155,7 +160,8 @@ class SocketEndpoint(asyncio.Protocol):
             self._early.append(view)
         elif not self._reset:
             self._handler.on_data(view)
-        full = self._unconsumed >= READ_AHEAD or self._handler is None
+        self._count()
+        full = self._unconsumed >= self._read_ahead() or self._handler is None
         if full and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -171,10 +177,12 @@ class SocketEndpoint(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Too much waits for the kernel."""
         self._writable = False
+        self._count()
 
     def resume_writing(self) -> None:
         """The kernel took enough."""
         self._writable = True
+        self._count()
         if self._turned_away and self._handler is not None and not self._reset:
             self._turned_away = False
             self._handler.on_writable()
@@ -186,13 +194,17 @@ class SocketEndpoint(asyncio.Protocol):
         in_order = error is None and self._eof_sent and self._eof_received
         timed_out = isinstance(error, OSError) and error.errno == errno.ETIMEDOUT
         self._broken = None if in_order else Broken.TIMED_OUT if timed_out else Broken.RESET
+        if in_order:
+            self._count()
+        else:
+            self._release()
         if self._handler is not None and not self._reset:
             self._handler.on_closed(self._broken)
 
     def _resume(self) -> None:
         if (
             not self._reading
-            and self._unconsumed * 2 <= READ_AHEAD
+            and (not self._unconsumed or self._unconsumed * 2 <= self._read_ahead())
             and self._handler is not None
             and self._transport is not None
             and not self._eof_received
@@ -201,9 +213,65 @@ class SocketEndpoint(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
+    def _read_ahead(self) -> int:
+        return READ_AHEAD
+
+    def _count(self) -> None:
+        """What the socket holds has changed."""
+
+    def _release(self) -> None:
+        """Nobody will consume what the socket holds."""
+
     def _close_if_done(self) -> None:
         if self._eof_sent and self._eof_received and self._transport is not None:
             self._transport.close()
+
+
+class BoundedSocketEndpoint(SocketEndpoint, asyncio.BufferedProtocol):
+    """A SocketEndpoint that holds no more than its share of `budget`, and reads no more than that at once."""
+
+    _scratch = bytearray(READ_AHEAD)
+    """Shared by all: a read is copied out of it before the next begins."""
+    _high_water = LEAST
+
+    def __init__(self, on_connected: Callable[[SocketEndpoint], None], budget: Budget) -> None:
+        super().__init__(on_connected)
+        self._budget: Budget | None = budget
+        self._counted = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next read goes."""
+        return memoryview(self._scratch)[: max(self._read_ahead() - self._unconsumed, LEAST)]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the kernel."""
+        self.data_received(bytes(memoryview(self._scratch)[:nbytes]))
+
+    def send(self, data: memoryview) -> int:
+        """Give the kernel all it takes of `data`, and keep no more than a share of the rest."""
+        taken = 0
+        while taken < len(data) and self._budget is not None:
+            count = super().send(data[taken : taken + self._budget.buffer_share(WRITE_BUFFER)])
+            if not count:
+                break
+            taken += count
+        return taken
+
+    def _read_ahead(self) -> int:
+        return READ_AHEAD if self._budget is None else self._budget.buffer_share(READ_AHEAD)
+
+    def _count(self) -> None:
+        if self._budget is not None:
+            holds = self._unconsumed
+            if not self._writable and self._transport is not None:
+                holds += self._transport.get_write_buffer_size()
+            self._budget.buffered += holds - self._counted
+            self._counted = holds
+
+    def _release(self) -> None:
+        if self._budget is not None:
+            self._budget.buffered -= self._counted
+            self._budget = None
 
 
 def tune(transport: asyncio.Transport) -> None:

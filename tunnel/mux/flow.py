@@ -146,7 +146,8 @@ class Flow:
         self._offset = 0
         self._limit = window.INITIAL
         self._starved = False
-        self._receive: window.ReceiveWindow | None = window.ReceiveWindow() if kind is FlowKind.STREAM else None
+        self._receive: window.ReceiveWindow | None = None
+        """None for datagrams, and when the budget admitted no window or has it back."""
         self.dropped = 0
         """Datagrams dropped because they were too many or too old."""
         self.eof_wanted = self.eof_sent = self.eof_received = False
@@ -189,7 +190,8 @@ class Flow:
             self._starved = self.state is not State.CLOSED
             return 0
         size = len(data)
-        room = min(self._limit - self._offset, SEND_QUEUE - self._queued)
+        budget = self._link.budget
+        room = min(self._limit - self._offset, budget.buffer_share(SEND_QUEUE) - self._queued)
         if size > room:
             self._starved = True
             if room <= 0:
@@ -201,6 +203,7 @@ class Flow:
         else:
             queue.append(data)  # type: ignore[arg-type]  # a stream's queue holds views only
         self._queued += size
+        budget.buffered += size
         self._offset += size
         if not self.data_listed:
             self._link.list_data(self)
@@ -215,9 +218,10 @@ class Flow:
         queue: deque[tuple[float, Buffer]] = self._queue or deque()  # type: ignore[assignment]  # a datagram flow's queue holds pairs only
         self._queue = queue
         queue.append((self._link.clock(), data))
-        self._queued += len(data)
-        while self._queued > DATAGRAM_QUEUE and len(queue) > 1:
-            self._queued -= len(queue.popleft()[1])
+        self._queue_size(self._queued + len(data))
+        most = self._link.budget.buffer_share(DATAGRAM_QUEUE)
+        while self._queued > most and len(queue) > 1:
+            self._queue_size(self._queued - len(queue.popleft()[1]))
             self.dropped += 1
         if self.state is State.OPEN and not self.data_listed:
             self._link.list_data(self)
@@ -263,9 +267,18 @@ class Flow:
 
     # The link's side.
 
-    def discard_window(self) -> None:
-        """The budget admitted no window for this flow, so there is none to give back."""
-        self._receive = None
+    def admit(self) -> bool:
+        """Reserve the first window of a stream; False when there is no memory for one."""
+        if self.kind is FlowKind.STREAM:
+            first = self._link.budget.admit()
+            if not first:
+                return False
+            self._receive = window.ReceiveWindow(first)
+        return True
+
+    def peer_window(self, units: int) -> None:
+        """The peer's frame named its first window."""
+        self._limit = units * window.UNIT or window.INITIAL
 
     def fail(self, broken: Broken) -> None:
         """The flow was ended from outside: tell the handler, and nobody else."""
@@ -302,10 +315,11 @@ class Flow:
         self.body = body
         self._control(Say.OPEN)
 
-    def received_opened(self) -> bool:
-        """The peer accepted; False when that cannot be."""
+    def received_opened(self, units: int) -> bool:
+        """The peer accepted, with that first window; False when that cannot be."""
         if self.state is not State.OPENING:
             return False
+        self.peer_window(units)
         self.state = State.OPEN
         self.body = b""
         if isinstance(self.handler, FlowHandler):
@@ -368,7 +382,9 @@ class Flow:
 
     def offer_room(self) -> None:
         """Tell an owner that was turned away that there is room again."""
-        if self._starved and self.state is State.OPEN and self._offset < self._limit and self._queued * 2 <= SEND_QUEUE:
+        if not self._starved or self.state is not State.OPEN or self._offset >= self._limit:
+            return
+        if not self._queued or self._queued * 2 <= self._link.budget.buffer_share(SEND_QUEUE):
             self._starved = False
             self.handler.on_writable()
 
@@ -386,13 +402,13 @@ class Flow:
             return frames.HEADER_SIZE
         size = 0
         if say & Say.OPEN:
-            parts.append(frames.frame(Type.OPEN, self.id, self.kind, self.body))
+            parts.append(frames.frame(Type.OPEN, self.id, self.kind | self._units() << 8, self.body))
             size += frames.HEADER_SIZE + len(self.body)
         if say & Say.REFUSED:
             parts.append(frames.frame(Type.REFUSED, self.id, self.outcome[0], frames.text_payload(self.outcome[1])))
             return len(parts[-1])
         if say & Say.OPENED:
-            parts.append(frames.header(Type.OPENED, 0, self.id))
+            parts.append(frames.header(Type.OPENED, 0, self.id, self._units()))
             size += frames.HEADER_SIZE
         if say & Say.CREDIT and self._receive is not None and self.state is not State.CLOSED:
             limit = self._receive.announce(now, round_trip, self._link.budget)
@@ -407,7 +423,7 @@ class Flow:
             queue: deque[memoryview] = self._queue  # type: ignore[assignment]  # a stream's queue holds views only
             parts.append(frames.header(Type.DATA, room, self.id))
             size = frames.HEADER_SIZE + room
-            self._queued -= room
+            self._queue_size(self._queued - room)
             while room:
                 head = queue[0]
                 length = len(head)
@@ -439,7 +455,7 @@ class Flow:
                 parts.append(data)
                 size += frames.HEADER_SIZE + length
             queue.popleft()
-            self._queued -= length
+            self._queue_size(self._queued - length)
         return size
 
     @property
@@ -458,6 +474,15 @@ class Flow:
         receive = self._receive
         return self._queued + (receive.received - receive.consumed if receive is not None else 0)
 
+    def _queue_size(self, size: int) -> None:
+        self._link.budget.buffered += size - self._queued
+        self._queued = size
+
+    def _units(self) -> int:
+        """The first window as frames name it."""
+        first = self._receive.first if self._receive is not None else window.INITIAL
+        return 0 if first == window.INITIAL else first // window.UNIT
+
     def _control(self, say: Say) -> None:
         self.say |= say
         if not self.control_listed:
@@ -470,7 +495,7 @@ class Flow:
         self.body = b""
         self.say = Say.NOTHING
         self._queue = None
-        self._queued = 0
+        self._queue_size(0)
         self._link.forget(self)
         receive = self._receive
         if receive is None or receive.consumed >= receive.received:
@@ -479,4 +504,4 @@ class Flow:
     def _release(self) -> None:
         receive, self._receive = self._receive, None
         if receive is not None:
-            self._link.budget.release(receive.size)
+            self._link.budget.release(receive)

@@ -126,7 +126,7 @@ class Incoming:
         if len(link.lanes[0].schedule.control) > 2 * link.limits.flows + LEAST_BACKLOG:
             raise link.break_link("flows opened faster than answers are taken")
         link.last_peer = subject
-        kind = _KINDS.get(detail)
+        kind = _KINDS.get(detail & 0xFF)
         flow = Flow(link, subject, kind or FlowKind.DATAGRAM, _NOBODY, State.OFFERED)
         link.flows[subject] = flow
         link.peer_flows += 1
@@ -134,17 +134,16 @@ class Incoming:
         if kind is None:
             flow.refuse(Refusal.PROHIBITED, "unknown kind of flow")
         elif link.peer_flows > link.limits.flows or link.peer_pending > link.limits.pending:
-            flow.discard_window()
             flow.refuse(Refusal.BUSY, "too many flows")
-        elif kind is FlowKind.STREAM and not link.budget.admit():
-            flow.discard_window()
+        elif not flow.admit():
             flow.refuse(Refusal.BUSY, "no memory for more flows")
         else:
+            flow.peer_window(detail >> 8)
             flow.handler = link.acceptor.on_open(flow, bytes(payload))
 
     def _opened(self, subject: int, detail: int, payload: memoryview) -> None:
         flow = self._find(subject)
-        if flow is not None and not flow.received_opened():
+        if flow is not None and not flow.received_opened(detail):
             flow.violated()
 
     def _refused(self, subject: int, detail: int, payload: memoryview) -> None:

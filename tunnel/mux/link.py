@@ -133,11 +133,10 @@ class Link:
         self.last_own += 2
         flow = Flow(self, self.last_own, kind, handler, State.OPENING)
         refusal = Refusal.GONE if self.ended is not None else None
-        if refusal is None and kind is FlowKind.STREAM and not self.budget.admit():
+        if refusal is None and not flow.admit():
             refusal = Refusal.BUSY
         if refusal is not None:
             flow.state = State.CLOSED
-            flow.discard_window()
             handler.on_refused(refusal, "")
             return flow
         self.flows[flow.id] = flow

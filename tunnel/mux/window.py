@@ -1,16 +1,24 @@
 """Credit of one direction of a flow, as absolute offsets (docs/protocol.md, section 6).
 
 The sender may send up to the offset the receiver last announced. The receiver announces more only for bytes that
-left for good, and only when that is at least half a window (or much), so credit frames are few. A window grows out of a
-budget that all flows of the process share, when its reader emptied a whole window quickly: only then is the window
-what holds the flow back, and only then can more of it not pile up. No window grows beyond a share of what is free, and
-one beyond it shrinks (the dynamic thresholds of Choudhury and Hahne), so flows that came late get as much as the first.
+left for good, and only when that is at least half a window (or much), so credit frames are few. A flow's first window
+is smaller the less memory is left, so that a small process, too, has room for many flows that do little. A window grows
+out of a budget that all flows of the process share, when its reader emptied a whole window quickly: only then is the
+window what holds the flow back, and only then can more of it not pile up. No window grows beyond a share of what is
+free, and one beyond it shrinks (the dynamic thresholds of Choudhury and Hahne), so flows that came late get as much as
+the first.
 """
 
 from __future__ import annotations
 
 INITIAL = 65536
-"""Bytes every flow owns from its start. Part of the protocol."""
+"""Bytes of a flow's first window while memory is plentiful; what a frame means that names no first window."""
+UNIT = 1024
+"""First windows are multiples of this; frames name them in it. Part of the protocol."""
+LEAST = 4096
+"""Bytes of the smallest first window."""
+SHARE = 256
+"""So many flows more must find room before a first window gets its size; otherwise it is halved."""
 LARGEST = 8 << 20
 """Bytes; above the bulk lane's cap, so that the cap and not the credit is what bounds a fast flow."""
 ENOUGH = 512 << 10
@@ -32,23 +40,33 @@ class Budget:
     """What the process promises to hold for its flows, over all links.
 
     `ceiling` bounds the sum of all windows (default 512 MiB), `pool` the part of it that growth may use (64 MiB).
-    Promises, not use: only flows whose reader is slower than their sender ever hold that much.
+    Promises, not use: only flows whose reader is slower than their sender ever hold that much. `buffers` bounds what
+    stands before and behind the windows: in the queues of flows and in sockets (256 MiB).
     """
 
-    __slots__ = ("_ceiling", "_pool", "flows", "grown")
+    __slots__ = ("_buffers", "_ceiling", "_pool", "buffered", "grown", "reserved")
 
-    def __init__(self, *, ceiling: int = 512 << 20, pool: int = 64 << 20) -> None:
+    def __init__(self, *, ceiling: int = 512 << 20, pool: int = 64 << 20, buffers: int = 256 << 20) -> None:
+        self._buffers = buffers
+        self.buffered = 0
+        """Bytes in queues and sockets."""
         self._ceiling = ceiling - pool
         self._pool = pool
-        self.flows = 0
+        self.reserved = 0
+        """Bytes of first windows."""
         self.grown = 0
+        """Bytes of the pool that are taken."""
 
-    def admit(self) -> bool:
-        """Reserve a first window; False when the ceiling is reached."""
-        if (self.flows + 1) * INITIAL > self._ceiling:
-            return False
-        self.flows += 1
-        return True
+    def admit(self) -> int:
+        """Reserve a first window and return its size in bytes; 0 when the ceiling is reached."""
+        left = self._ceiling - self.reserved
+        size = INITIAL
+        while size > LEAST and size * SHARE > left:
+            size //= 2
+        if size > left:
+            return 0
+        self.reserved += size
+        return size
 
     def grow(self, wanted: int) -> bool:
         """Reserve `wanted` bytes more out of the pool."""
@@ -57,31 +75,38 @@ class Budget:
         self.grown += wanted
         return True
 
-    def share(self, size: int) -> int:
-        """What a window of `size` bytes may become: with it, its growth is half of what is then free. So one flow can
-        have a third of the pool, each of many an equal part, and there is always something left for the next."""
-        return size + (INITIAL + (self._pool - self.grown) // 2 - size) * 2 // 3
+    def share(self, size: int, first: int) -> int:
+        """What a window of `size` bytes that began as `first` may become: with it, its growth is half of what is then
+        free. So one flow can have a third of the pool, each of many an equal part, and something is left for the next.
+        """
+        return size + (first + (self._pool - self.grown) // 2 - size) * 2 // 3
+
+    def buffer_share(self, most: int) -> int:
+        """How many bytes one queue or socket may hold now: `most`, or an eighth of what is left, but never nothing."""
+        left = (self._buffers - self.buffered) >> 3
+        return most if left >= most else max(left, LEAST)
 
     def shrink(self, count: int) -> None:
         """Give back what `grow` reserved."""
         self.grown -= count
 
-    def release(self, size: int) -> None:
+    def release(self, window: ReceiveWindow) -> None:
         """Give a flow's whole window back."""
-        self.flows -= 1
-        self.grown -= size - INITIAL
+        self.reserved -= window.first
+        self.grown -= window.size - window.first
 
 
 class ReceiveWindow:
-    """The receiver's side: what arrived, what left for good, what was announced."""
+    """The receiver's side: what arrived, what left for good, what was announced. `first`: what the budget admitted."""
 
-    __slots__ = ("_mark", "_mark_time", "announced", "consumed", "received", "size")
+    __slots__ = ("_mark", "_mark_time", "announced", "consumed", "first", "received", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = INITIAL) -> None:
         self.received = 0
         self.consumed = 0
-        self.announced = INITIAL
-        self.size = INITIAL
+        self.first = first
+        self.announced = first
+        self.size = first
         self._mark = 0
         self._mark_time = float("-inf")
 
@@ -107,7 +132,7 @@ class ReceiveWindow:
         return self.announced
 
     def _resize(self, wanted: int, budget: Budget) -> None:
-        size = max(INITIAL, min(wanted, LARGEST, budget.share(self.size)))
+        size = max(self.first, min(wanted, LARGEST, budget.share(self.size, self.first)))
         if size < self.size:
             budget.shrink(self.size - size)
             self.size = size

@@ -32,16 +32,15 @@ def _open(host: str, port: int) -> socket.socket | None:
         connection = socket.create_connection((host, port), timeout=LIMIT)
     except OSError:
         return None
-    connection.sendall(b"ECHO\n")
-    if _alive(connection):
+    if _alive(connection, b"ECHO\nx"):
         return connection
     connection.close()
     return None
 
 
-def _alive(connection: socket.socket) -> bool:
+def _alive(connection: socket.socket, said: bytes = b"x") -> bool:
     try:
-        connection.sendall(b"x")
+        connection.sendall(said)
         return connection.recv(1) == b"x"
     except OSError:
         return False

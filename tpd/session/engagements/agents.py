@@ -12,7 +12,7 @@ from tpd.session.engagements.inbound import InboundAcceptor
 from tpd.session.engagements.targets import Targets
 from tpd.session.errors import SessionError
 from tpd.session.kube.session_object import SessionObject
-from tpd.session.peer_link import PeerLink, Traffic, Where
+from tpd.session.peer_link import PeerLink, Shared, Where
 from tunnel.aio.link_client import LinkRefused, LinkState
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.api import Api
@@ -48,10 +48,10 @@ class AgentLink:
     """The link to one agent. `serves`: uids of the engagements."""
 
     def __init__(
-        self, api: Api, session: SessionObject, pod: Pod, targets: Targets, tasks: Tasks, traffic: Traffic
+        self, api: Api, session: SessionObject, pod: Pod, targets: Targets, tasks: Tasks, shared: Shared
     ) -> None:
         self.pod = pod
-        self._traffic = traffic
+        self._shared = shared
         self.serves: set[str] = set()
         self._api = api
         self._session = session
@@ -73,7 +73,7 @@ class AgentLink:
             identity=lambda: self._session.identity,
             acceptor=self._acceptor,
             on_state=self._on_state,
-            traffic=self._traffic,
+            shared=self._shared,
         )
 
     async def _run(self) -> None:
@@ -126,12 +126,12 @@ class AgentLink:
 class Agents:
     """All links to agents of one session."""
 
-    def __init__(self, api: Api, session: SessionObject, targets: Targets, tasks: Tasks, traffic: Traffic) -> None:
+    def __init__(self, api: Api, session: SessionObject, targets: Targets, tasks: Tasks, shared: Shared) -> None:
         self._api = api
         self._session = session
         self._targets = targets
         self._tasks = tasks
-        self._traffic = traffic
+        self._shared = shared
         self._links: dict[str, AgentLink] = {}
 
     def want(self, engagement: str, pods: Sequence[Pod]) -> None:
@@ -141,7 +141,7 @@ class Agents:
             link = self._links.get(uid)
             if link is None:
                 link = self._links[uid] = AgentLink(
-                    self._api, self._session, pod, self._targets, self._tasks, self._traffic
+                    self._api, self._session, pod, self._targets, self._tasks, self._shared
                 )
             link.serves.add(engagement)
         for uid, link in list(self._links.items()):

@@ -15,7 +15,7 @@ from tpd.session.engagements.workload import choose_container, split, why_not
 from tpd.session.errors import SessionError, from_kube
 from tpd.session.kube import workloads
 from tpd.session.kube.session_object import SessionObject
-from tpd.session.peer_link import Traffic
+from tpd.session.peer_link import Shared
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.api import Api
 from tunnel.kube.errors import KubeError
@@ -29,8 +29,8 @@ LOCAL_ADDRESS = "127.0.0.1"
 class Engagements:
     """`use(session)` first; again whenever there is a new one."""
 
-    def __init__(self, api: Api, user: str, traffic: Traffic) -> None:
-        self._traffic = traffic
+    def __init__(self, api: Api, user: str, shared: Shared) -> None:
+        self._shared = shared
         self._api = api
         self._user = user
         self._tasks = Tasks("engagements")
@@ -43,7 +43,7 @@ class Engagements:
     def use(self, session: SessionObject) -> None:
         """A session is live: what was engaged in the one before is asked for again."""
         self._session = session
-        self._agents = Agents(self._api, session, self._targets, self._tasks, self._traffic)
+        self._agents = Agents(self._api, session, self._targets, self._tasks, self._shared)
         for engagement in self._all.values():
             self._tasks.spawn(self._again(engagement, session), name="again")
 

@@ -16,12 +16,21 @@ import pytest
 from tunnel.aio.byte_stream import ByteStream
 from tunnel.aio.link_client import LinkClient
 from tunnel.aio.link_server import LinkServer
-from tunnel.aio.socket_endpoint import READ_AHEAD, WRITE_BUFFER, Refused, SocketEndpoint, dial_tcp, refusal_of
+from tunnel.aio.socket_endpoint import (
+    READ_AHEAD,
+    WRITE_BUFFER,
+    BoundedSocketEndpoint,
+    Refused,
+    SocketEndpoint,
+    dial_tcp,
+    refusal_of,
+)
 from tunnel.aio.tasks import Tasks
 from tunnel.endpoint import Broken, EndpointHandler, Refusal
 from tunnel.mux.flow import Flow, FlowHandler, FlowKind
 from tunnel.mux.lane import Lane
 from tunnel.mux.queries import Query
+from tunnel.mux.window import Budget
 from tunnel.splice import Splice
 from tunnel.testing.memory_stream import memory_streams
 from tunnel.testing.peers import Listener, Recorder
@@ -211,8 +220,11 @@ class Joiner(FlowHandler):
 
 
 @contextlib.asynccontextmanager
-async def path(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]) -> AsyncIterator[int]:
-    """A port that leads through a socket, a flow over a link in memory, and a socket to `serve`."""
+async def path(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], budget: Budget | None = None
+) -> AsyncIterator[int]:
+    """A port that leads through a socket, a flow over a link in memory, and a socket to `serve`. `budget`: of the
+    first of the two sockets, and of the flow's end there."""
     loop = asyncio.get_running_loop()
     tasks = Tasks("rig")
     target = await asyncio.start_server(serve, "127.0.0.1", 0)  # type: ignore[arg-type]  # callbacks may be coroutines
@@ -225,7 +237,7 @@ async def path(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], obj
         tasks.spawn(links.serve(far, "session"), name="serve")
         return near
 
-    client = LinkClient(dial=dial, session="session", acceptor=Listener(), name="path")
+    client = LinkClient(dial=dial, session="session", acceptor=Listener(), name="path", budget=budget)
     tasks.spawn(client.run(), name="client")
     await asyncio.wait_for(client.connected(), 5)
 
@@ -233,7 +245,10 @@ async def path(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], obj
         joiner = Joiner(endpoint)
         joiner.flow = client.link.open(FlowKind.STREAM, b"", joiner)
 
-    front = await loop.create_server(lambda: SocketEndpoint(on_connected), "127.0.0.1", 0)
+    def endpoint() -> SocketEndpoint:
+        return BoundedSocketEndpoint(on_connected, budget) if budget is not None else SocketEndpoint(on_connected)
+
+    front = await loop.create_server(endpoint, "127.0.0.1", 0)
     try:
         yield front.sockets[0].getsockname()[1]
         await until(lambda: not client.link.flows)
@@ -241,6 +256,49 @@ async def path(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], obj
         await tasks.stop()
         front.close()
         target.close()
+
+
+async def test_many_stalled_connections_hold_no_more_than_the_budget() -> None:
+    """Callers that send where nobody reads, and callers that do not read what is sent; both sides give up."""
+
+    async def stand_still(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readexactly(1) == b"d":
+            writer.write(bytes(4 << 20))
+        else:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a server's writer has a Transport
+        still.append(writer)
+
+    most = 4 << 20
+    budget = Budget(ceiling=most, pool=most // 2, buffers=most)
+    still: list[asyncio.StreamWriter] = []
+    worst = 0
+    async with path(stand_still, budget) as port:
+        callers = []
+        for number in range(100):
+            caller = socket.create_connection(("127.0.0.1", port))
+            caller.setblocking(False)
+            callers.append(caller)
+            caller.send(b"d" if number % 2 else b"u")
+        await until(lambda: len(still) == len(callers))
+        for _ in range(100):
+            for caller in callers[::2]:
+                with contextlib.suppress(BlockingIOError):
+                    caller.send(bytes(1 << 20))
+            await asyncio.sleep(0.005)
+            worst = max(worst, budget.buffered)
+        assert budget.reserved + budget.grown <= most
+        for caller in callers:
+            abort(caller)
+        for writer in still:
+            writer.transport.abort()
+    assert most // 2 < worst < most * 1.5
+    await until(lambda: (budget.buffered, budget.reserved, budget.grown) == (0, 0, 0))
+
+
+def abort(sock: socket.socket) -> None:
+    """Close with a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 async def test_a_whole_path_keeps_bytes_order_and_half_close() -> None:

@@ -18,7 +18,7 @@ from tunnel.mux.lane import Lane
 from tunnel.mux.link import Link, Role
 from tunnel.mux.queries import MOST, Query
 from tunnel.mux.registry import MOST_PER_SESSION, Bounds, Registry
-from tunnel.mux.window import INITIAL, Budget
+from tunnel.mux.window import INITIAL, LEAST, UNIT, Budget
 from tunnel.testing.peers import Listener, Recorder
 
 
@@ -120,7 +120,7 @@ def test_a_breach_that_concerns_one_flow_resets_that_flow(breach: tuple[bytes, .
     rig.receive(frames.frame(Type.DATA, 3, 0, b"fine"))
     assert bytes(other.received) == b"fine"
     assert other.closed == []
-    assert rig.link.budget.flows == 1
+    assert rig.link.budget.reserved == INITIAL
 
 
 def test_data_before_opened_is_a_breach() -> None:
@@ -210,7 +210,7 @@ def test_limits_on_flows_and_pending_opens() -> None:
 
 
 def test_the_budget_refuses_both_ways() -> None:
-    rig = Rig(budget=Budget(ceiling=2 * INITIAL, pool=0))
+    rig = Rig(budget=Budget(ceiling=2 * LEAST, pool=0))
     rig.opened(1)
     mine = Recorder()
     rig.link.open(FlowKind.STREAM, b"", mine)
@@ -219,6 +219,28 @@ def test_the_budget_refuses_both_ways() -> None:
     rig.link.open(FlowKind.STREAM, b"", refused)
     assert (mine.refusal, refused.refusal) == (None, Refusal.BUSY)
     assert [kind for kind, *_ in rig.sent()] == [Type.OPEN, Type.REFUSED]
+
+
+def test_a_small_first_window_is_named_and_holds_both_ways() -> None:
+    rig = Rig(budget=Budget(ceiling=16 * LEAST, pool=0))
+    rig.listener.__init__(lambda body: Recorder(stalled=True))  # type: ignore[misc]  # again
+    rig.receive(frames.frame(Type.OPEN, 1, FlowKind.STREAM | 8 << 8))
+    _, theirs = rig.listener.flows[1]
+    mine = Recorder()
+    mine.endpoint = rig.link.open(FlowKind.STREAM, b"", mine)
+    units = LEAST // UNIT
+    assert rig.sent() == [(Type.OPENED, units, 1, b""), (Type.OPEN, FlowKind.STREAM | units << 8, 2, b"")]
+
+    theirs.write(bytes(9 * UNIT))
+    assert sum(len(payload) for kind, _, _, payload in rig.sent() if kind == Type.DATA) == 8 * UNIT
+    rig.receive(frames.frame(Type.OPENED, 2, 5))
+    mine.write(bytes(9 * UNIT))
+    assert sum(len(payload) for kind, _, _, payload in rig.sent() if kind == Type.DATA) == 5 * UNIT
+
+    rig.receive(frames.frame(Type.DATA, 1, 0, bytes(LEAST)))
+    assert theirs.closed == []
+    rig.receive(frames.frame(Type.DATA, 1, 0, b"x"))
+    assert theirs.closed == [Broken.PROTOCOL]
 
 
 def test_small_data_does_not_keep_a_large_message_alive() -> None:
@@ -260,7 +282,7 @@ def test_a_flow_opened_and_reset_without_a_carrier_is_never_mentioned() -> None:
     flow.reset()
     rig.link.answer(dataclasses.replace(HELLO, generation=2))
     assert rig.sent() == []
-    assert rig.link.budget.flows == 0
+    assert rig.link.budget.reserved == 0
 
 
 def test_queries_beyond_the_bound_are_answered_with_nothing() -> None:

@@ -35,8 +35,9 @@ class Owner:
         pass
 
     def flow(self, number: int, kind: FlowKind = FlowKind.STREAM, handler: EndpointHandler | None = None) -> Flow:
-        self.budget.admit()
-        return Flow(self, number, kind, handler or FlowHandler(), State.OPEN)
+        flow = Flow(self, number, kind, handler or FlowHandler(), State.OPEN)
+        assert flow.admit()
+        return flow
 
     def fill(self, room: int, now: float = 0.0) -> list[frames.Frame]:
         parts: list[frames.Buffer] = []

@@ -13,6 +13,7 @@ from tunnel.mux.flow import FlowKind
 from tunnel.mux.lane import SHAPES, Lane
 from tunnel.mux.link import Link
 from tunnel.mux.watchdog import CLIENT_IDLE
+from tunnel.mux.window import Budget
 from tunnel.testing.peers import Listener, Recorder
 from tunnel.testing.simulation import ClientHost, Line, ServerHost, World
 
@@ -20,12 +21,12 @@ from tunnel.testing.simulation import ClientHost, Line, ServerHost, World
 class Pair:
     """A client and a server over one line, with listeners on both."""
 
-    def __init__(self, *, latency: float = 0.01, bandwidth: float = 50e6) -> None:
+    def __init__(self, *, latency: float = 0.01, bandwidth: float = 50e6, budget: Budget | None = None) -> None:
         self.world = World()
         self.line = Line(latency, bandwidth)
         self.server_side = Listener()
         self.client_side = Listener()
-        self.server = ServerHost(self.world, lambda link: self.server_side)
+        self.server = ServerHost(self.world, lambda link: self.server_side, budget=budget)
         self.client = ClientHost(self.world, self.line, self.server, self.client_side)
 
     def open(self, link: Link, body: bytes = b"x", kind: FlowKind = FlowKind.STREAM, **options: bool) -> Recorder:
@@ -58,7 +59,7 @@ def test_open_data_and_half_close_take_one_round_trip_each() -> None:
     assert pair.world.run(1, lambda: mine.closed == [None] and theirs.closed == [None])
     assert (bytes(theirs.received), bytes(mine.received)) == (b"question", b"answer")
     assert pair.client.link.flows == pair.server.link.flows == {}
-    assert pair.client.budget.flows == pair.server.budget.flows == 0
+    assert pair.client.budget.reserved == pair.server.budget.reserved == 0
     pair.check()
 
 
@@ -75,7 +76,7 @@ def test_refused_and_reset() -> None:
     flow.reset()
     assert pair.world.run(1, lambda: mine.closed == [Broken.RESET])
     assert theirs.closed == []
-    assert pair.client.budget.flows == pair.server.budget.flows == 0
+    assert pair.client.budget.reserved == pair.server.budget.reserved == 0
     pair.check()
 
 
@@ -220,7 +221,7 @@ def test_random_faults_lose_nothing(seed: int) -> None:
         assert mine.closed == [None]
         assert mine.received == reply
         assert received[b"%d" % index] == sent
-    assert pair.client.budget.flows == pair.server.budget.flows == 0
+    assert pair.client.budget.reserved == pair.server.budget.reserved == 0
     assert pair.client.budget.grown == pair.server.budget.grown == 0
     pair.check()
 
@@ -296,7 +297,7 @@ def test_any_sequence_of_actions(actions: list[tuple[str, float, int]]) -> None:
         mine.end()
     pair.world.run(10)
     assert pair.client.link.flows == pair.server.link.flows == {}
-    assert pair.client.budget.flows == pair.server.budget.flows == 0
+    assert pair.client.budget.reserved == pair.server.budget.reserved == 0
     pair.check()
 
 
@@ -329,6 +330,27 @@ def test_stalled_readers_delay_nobody_and_hold_no_more_than_their_windows(stalle
         assert pair.world.run(2, lambda mine=mine: bool(mine.closed))  # type: ignore[misc]
         times.append(pair.world.now - began)
     assert max(times) < 0.05
+    pair.check()
+
+
+def test_a_small_process_serves_a_thousand_flows_within_its_ceiling() -> None:
+    ceiling = 14 << 20
+    pair = Pair(latency=0.005, budget=Budget(ceiling=ceiling, pool=2 << 20))
+    pair.connect()
+    pair.server_side.__init__(lambda body: Recorder(stalled=body == b"stall"))  # type: ignore[misc]
+    mine = [pair.open(pair.client.link, b"stall" if index % 2 else b"reads") for index in range(1000)]
+    assert pair.world.run(5, lambda: all(one.opened for one in mine))
+    for one in mine:
+        one.write(bytes(100_000))
+        one.end()
+    quick = mine[::2]
+    assert pair.world.run(20, lambda: all(one.closed for one in quick))
+    assert all(one.closed == [None] for one in quick)
+    assert pair.server.link.held <= ceiling
+    for one in mine[1::2]:
+        one.endpoint.reset()  # type: ignore[union-attr]
+    pair.world.run(1)
+    assert pair.server.budget.reserved == pair.server.budget.grown == 0
     pair.check()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.mux.window import ENOUGH, INITIAL, LARGEST, Budget, CreditExceeded, ReceiveWindow
+from tunnel.mux.window import ENOUGH, INITIAL, LARGEST, LEAST, Budget, CreditExceeded, ReceiveWindow
 
 
 def drain(window: ReceiveWindow, count: int, now: float, budget: Budget, round_trip: float = 0.0) -> int:
@@ -62,14 +62,14 @@ def test_the_pool_is_shared_and_given_back() -> None:
     budget = Budget(pool=INITIAL * 4)
     windows = [ReceiveWindow() for _ in range(8)]
     for _ in windows:
-        assert budget.admit()
+        assert budget.admit() == INITIAL
     for step in range(20):
         for window in windows:
             drain(window, 4 * INITIAL, 100 + step * 0.001, budget)
     assert 0 < budget.grown <= INITIAL * 4
     for window in windows:
-        budget.release(window.size)
-    assert (budget.flows, budget.grown) == (0, 0)
+        budget.release(window)
+    assert (budget.reserved, budget.grown) == (0, 0)
 
 
 def test_one_flow_alone_gets_a_third_of_the_pool() -> None:
@@ -96,6 +96,19 @@ def test_windows_that_came_late_get_as_much_as_the_first() -> None:
     assert budget.grown == sum(sizes) - 64 * INITIAL
 
 
-def test_the_ceiling_refuses_flows() -> None:
-    budget = Budget(ceiling=10 * INITIAL, pool=2 * INITIAL)
-    assert [budget.admit() for _ in range(9)] == [True] * 8 + [False]
+def test_first_windows_get_smaller_and_the_ceiling_refuses_flows() -> None:
+    budget = Budget(ceiling=30 << 20, pool=10 << 20)
+    sizes = list(iter(budget.admit, 0))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == INITIAL
+    assert sizes[-1] == LEAST
+    assert len(sizes) > 1300
+    assert sum(sizes) == budget.reserved == 20 << 20
+    windows = [ReceiveWindow(size) for size in sizes]
+    for step in range(5):
+        drain(windows[-1], INITIAL, 100 + step * 0.001, budget)
+    assert windows[-1].size > INITIAL
+    for window in windows:
+        budget.release(window)
+    assert (budget.reserved, budget.grown) == (0, 0)
+    assert budget.admit() == INITIAL
