@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from integration.cluster.cluster import Cluster
-from integration.scenarios.conftest import UserFactory
+from integration.scenarios.conftest import MANAGER_NAMESPACE, RELEASE, UserFactory
 from integration.scenarios.user import User, eventually
 from integration.scenarios.workloads import apply, echo
 
@@ -52,6 +53,17 @@ def test_a_silent_api_server(untouched: User) -> None:
     said = untouched.refused("connect")
     untouched.laptop.restore()
     assert "did not answer in time" in said
+
+
+def test_a_policy_that_has_just_changed(people: UserFactory, cluster: Cluster, demo: str) -> None:
+    """The manager refuses what was created before the policy worked; connect tries again by itself."""
+    user = people()
+    user.start_daemon()
+    policy = f"{RELEASE}-{MANAGER_NAMESPACE}-identity"
+    cluster.kubectl("annotate", "validatingadmissionpolicy", policy, f"tpctl.io/test={time.time_ns()}", "--overwrite")
+    user.connect(demo)
+    words = ("-n", MANAGER_NAMESPACE, "get", "sessions", "-o", "jsonpath={.items[*].status.phase}")
+    assert "Refused" not in cluster.kubectl(*words)
 
 
 def test_a_line_that_is_away(people: UserFactory, demo: str) -> None:

@@ -85,7 +85,7 @@ class LiveSession:
                 group.create_task(self.session.keep(), name="session-keep")
                 group.create_task(self.manager.run(), name="manager-link")
                 group.create_task(self._watch_cluster(), name="cluster-watch")
-        except* Exception as failures:
+        except BaseExceptionGroup as failures:
             raise leaf(failures) from None
 
     def _state(self, state: LinkState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import secrets
@@ -14,6 +15,7 @@ from tpd.session import errors
 from tpd.session.errors import SessionError
 from tpd.session.identity import Identity
 from tpd.session.kube import paths
+from tpd.session.together import leaf
 from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError, KubeError
 from tunnel.proto import daemon_pb2
@@ -26,10 +28,18 @@ RENEWED = f"{paths.GROUP}/renewed"
 _CERTIFICATE_LIMIT = 15.0
 """Seconds from the object's creation to its certificate; the manager needs milliseconds."""
 _LONGEST_PAUSE = 5.0
+_BEFORE_POLICY = "CreatedBeforePolicy"
+"""The manager's reason when the cluster cannot vouch yet for the name in the object. It goes by whole seconds."""
+_ATTEMPTS = 3
+_ATTEMPT_PAUSE = 1.2
 
 
 class SessionVanished(Exception):
     """The Session object is gone or ended: a new one is needed."""
+
+
+class _TooEarly(SessionError):
+    """Refused only because it was created before the cluster's admission policies worked; a later one may be taken."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +86,41 @@ class SessionObject:
     def __init__(self, api: Api, namespace: str, spec: SessionSpec, identity: Identity) -> None:
         self._api = api
         self.namespace = namespace
-        self.name = f"{_label(spec.host)}-{secrets.token_hex(5)}"
         self._spec = spec
+        self.name = self._new_name()
         self.identity = identity
         self.lease_seconds = 300.0
         self._version = ""
         self.on_identity: Callable[[], None] = lambda: None
 
+    def _new_name(self) -> str:
+        return f"{_label(self._spec.host)}-{secrets.token_hex(5)}"
+
     async def create(self) -> None:
         """Create the object and wait for its certificate. Raises `SessionError`.
 
-        The watch starts at the same time as the creation: one round trip less.
+        Just after the manager's installation, or a change of the admission policies, it takes another object or two.
         """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                await self._create_one()
+            except _TooEarly as error:
+                log.info("%s; making another session", error)
+                with contextlib.suppress(KubeError):  # then its lease ends it
+                    await self.delete()
+                await asyncio.sleep(_ATTEMPT_PAUSE)
+                self.name = self._new_name()
+            else:
+                return
+        await self._create_one()
+
+    async def _create_one(self) -> None:
+        """The watch starts at the same time as the creation: one round trip less."""
         try:
             async with asyncio.timeout(_CERTIFICATE_LIMIT), asyncio.TaskGroup() as group:
                 group.create_task(self._create(), name="session-create")
                 group.create_task(self._await_certificate(), name="session-certificate")
-        except* TimeoutError:
+        except TimeoutError:
             raise SessionError(
                 f"the traffic-manager in namespace {self.namespace} did not answer the session within"
                 f" {_CERTIFICATE_LIMIT:.0f} s; look at its log:"
@@ -100,10 +128,8 @@ class SessionObject:
                 daemon_pb2.CLUSTER,
                 retryable=True,
             ) from None
-        except* KubeError as group_error:
-            raise _create_error(group_error.exceptions[0], self.namespace) from None
-        except* SessionError as group_error:
-            raise _first(group_error) from None
+        except BaseExceptionGroup as failures:
+            raise _create_error(leaf(failures), self.namespace) from None
 
     async def end_earlier(self) -> None:
         """Delete what this very connection left behind when it could not say goodbye (a crash, a line that was away):
@@ -149,7 +175,8 @@ class SessionObject:
         self._version = str(metadata.get("resourceVersion") or self._version)
         phase = status.get("phase")
         if phase == "Refused":
-            raise SessionError(
+            kind = _TooEarly if status.get("reason") == _BEFORE_POLICY else SessionError
+            raise kind(
                 f"the traffic-manager refused the session: {status.get('message') or status.get('reason')}",
                 daemon_pb2.CLUSTER,
             )
@@ -169,10 +196,8 @@ class SessionObject:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(), name="session-renew")
                 group.create_task(self._follow(), name="session-follow")
-        except* SessionVanished as group_error:
-            raise SessionVanished(str(group_error.exceptions[0])) from None
-        except* SessionError as group_error:
-            raise _first(group_error) from None
+        except BaseExceptionGroup as failures:
+            raise leaf(failures) from None
 
     async def _renew(self) -> None:
         pause = 0.0
@@ -238,7 +263,7 @@ def _label(text: str) -> str:
     return kept[:40].strip("-") or "laptop"
 
 
-def _create_error(error: BaseException, namespace: str) -> SessionError:
+def _create_error(error: BaseException, namespace: str) -> BaseException:
     if isinstance(error, ApiError) and error.not_found:
         return SessionError(
             "the cluster has no tpctl.io Session resource; install the traffic-manager with: tpctl helm install",
@@ -246,11 +271,4 @@ def _create_error(error: BaseException, namespace: str) -> SessionError:
         )
     if isinstance(error, KubeError):
         return errors.from_kube(error, f"creating the session in namespace {namespace}")
-    raise error
-
-
-def _first(group: BaseExceptionGroup[SessionError]) -> SessionError:
-    error = group.exceptions[0]
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
     return error
