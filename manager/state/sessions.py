@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from manager.state.model import Session, SessionPhase
 from manager.state.policy import BEFORE_POLICY, BEFORE_POLICY_MESSAGE, PolicyWatch
 
-KEEP_ENDED = 600.0
+KEEP_ENDED = 30.0
 """Seconds for which a refused or expired Session stays to be read before it is deleted."""
 
 RENEW_BELOW = 0.5
@@ -53,7 +53,7 @@ class Leases:
         ends = [
             end
             for _, at in self._seen.values()
-            for end in (at + self.seconds - now, at + self.seconds + KEEP_ENDED - now)
+            for end in (at + KEEP_ENDED - now, at + self.seconds - now, at + self.seconds + KEEP_ENDED - now)
             if end > 0
         ]
         return min(ends, default=None)
@@ -116,4 +116,5 @@ def decide(
         if not trusted:
             return Decision(Step.REFUSE, BEFORE_POLICY, BEFORE_POLICY_MESSAGE)
         return Decision(Step.ACCEPT)
-    return Decision(Step.DELETE) if silence > lease + KEEP_ENDED else NOTHING
+    ended = 0.0 if session.phase is SessionPhase.REFUSED else lease
+    return Decision(Step.DELETE) if silence > ended + KEEP_ENDED else NOTHING

@@ -81,6 +81,8 @@ def test_a_silent_session_expires_and_is_deleted_later() -> None:
     expired = session(phase="Expired")
     assert _decide(expired, silence=301).step is Step.NOTHING
     assert _decide(expired, silence=301 + KEEP_ENDED).step is Step.DELETE
+    assert _decide(expired, silence=299 + KEEP_ENDED).step is Step.NOTHING
+    assert _decide(session(phase="Refused"), silence=1 + KEEP_ENDED).step is Step.DELETE
 
 
 def test_only_changes_of_the_annotation_are_signs_of_life() -> None:
