@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from tunnel.proto import daemon_pb2 as pb
 
 
+_SHOWN = 4
+"""Of what was left alone, after connect."""
+
+
 def pairs(entries: Iterable[tuple[str, str]], indent: int = 0) -> str:
     """Aligned `Key : value` lines; entries without a value are left out."""
     kept = [(key, value) for key, value in entries if value]
@@ -29,7 +33,9 @@ def connected(result: pb.ConnectResult) -> str:
     """After `connect`."""
     how = "Already connected" if result.existed else "Connected"
     head = f"{how} to context {result.context}, namespace {result.namespace} ({result.server})"
-    return "\n".join([head, *(f"  left alone: {text}" for text in result.left_alone)])
+    more = len(result.left_alone) - _SHOWN
+    lines = [head, *(f"  left alone: {text}" for text in result.left_alone[:_SHOWN])]
+    return "\n".join([*lines, f"  and {more} more; see: tpctl status"] if more > 0 else lines)
 
 
 def port(mapping: pb.PortMapping) -> str:

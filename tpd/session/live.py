@@ -15,7 +15,7 @@ from tpd.session.kube import manager as manager_lookup
 from tpd.session.kube import paths
 from tpd.session.kube.session_object import SessionObject
 from tpd.session.peer_link import PeerLink, Shared, Where
-from tpd.session.together import leaf
+from tpd.session.together import together
 from tunnel.aio.link_client import LinkState
 from tunnel.endpoint import EndpointHandler, Refusal
 from tunnel.kube.api import Api
@@ -80,13 +80,7 @@ class LiveSession:
 
     async def run(self) -> None:
         """Raises what ended the session: `SessionVanished`, `LinkRefused`, `SessionError`."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.session.keep(), name="session-keep")
-                group.create_task(self.manager.run(), name="manager-link")
-                group.create_task(self._watch_cluster(), name="cluster-watch")
-        except BaseExceptionGroup as failures:
-            raise leaf(failures) from None
+        await together(self.session.keep(), self.manager.run(), self._watch_cluster())
 
     def _state(self, state: LinkState) -> None:
         if state is not LinkState.CONNECTED:

@@ -15,7 +15,7 @@ from tpd.session import errors
 from tpd.session.errors import SessionError
 from tpd.session.identity import Identity
 from tpd.session.kube import paths
-from tpd.session.together import leaf
+from tpd.session.together import together
 from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError, KubeError
 from tunnel.proto import daemon_pb2
@@ -117,9 +117,8 @@ class SessionObject:
     async def _create_one(self) -> None:
         """The watch starts at the same time as the creation: one round trip less."""
         try:
-            async with asyncio.timeout(_CERTIFICATE_LIMIT), asyncio.TaskGroup() as group:
-                group.create_task(self._create(), name="session-create")
-                group.create_task(self._await_certificate(), name="session-certificate")
+            async with asyncio.timeout(_CERTIFICATE_LIMIT):
+                await together(self._create(), self._await_certificate())
         except TimeoutError:
             raise SessionError(
                 f"the traffic-manager in namespace {self.namespace} did not answer the session within"
@@ -128,8 +127,8 @@ class SessionObject:
                 daemon_pb2.CLUSTER,
                 retryable=True,
             ) from None
-        except BaseExceptionGroup as failures:
-            raise _create_error(leaf(failures), self.namespace) from None
+        except KubeError as error:
+            raise _create_error(error, self.namespace) from None
 
     async def end_earlier(self) -> None:
         """Delete what this very connection left behind when it could not say goodbye (a crash, a line that was away):
@@ -191,13 +190,9 @@ class SessionObject:
         return True
 
     async def keep(self) -> None:
-        """Renew the lease and follow the object. Raises `SessionVanished` when a new session is needed."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._renew(), name="session-renew")
-                group.create_task(self._follow(), name="session-follow")
-        except BaseExceptionGroup as failures:
-            raise leaf(failures) from None
+        """Renew the lease and follow the object. Raises `SessionVanished` when a new session is needed,
+        `SessionError`."""
+        await together(self._renew(), self._follow())
 
     async def _renew(self) -> None:
         pause = 0.0
@@ -263,12 +258,10 @@ def _label(text: str) -> str:
     return kept[:40].strip("-") or "laptop"
 
 
-def _create_error(error: BaseException, namespace: str) -> BaseException:
+def _create_error(error: KubeError, namespace: str) -> SessionError:
     if isinstance(error, ApiError) and error.not_found:
         return SessionError(
             "the cluster has no tpctl.io Session resource; install the traffic-manager with: tpctl helm install",
             daemon_pb2.CLUSTER,
         )
-    if isinstance(error, KubeError):
-        return errors.from_kube(error, f"creating the session in namespace {namespace}")
-    return error
+    return errors.from_kube(error, f"creating the session in namespace {namespace}")
