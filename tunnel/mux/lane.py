@@ -33,7 +33,7 @@ class Shape:
 
 SHAPES = {
     Lane.INTERACTIVE: Shape(cap=256 << 10, near=256 << 10, batch=64 << 10, quantum=16 << 10, ack_after=32 << 10),
-    Lane.BULK: Shape(cap=4 << 20, near=1 << 20, batch=256 << 10, quantum=64 << 10, ack_after=256 << 10),
+    Lane.BULK: Shape(cap=4 << 20, near=1 << 20, batch=512 << 10, quantum=64 << 10, ack_after=256 << 10),
 }
 
 ACK_DELAY = 0.05
@@ -103,7 +103,7 @@ class LaneState:
         """Bytes a new batch may have; 0 while the lane is full."""
         if self.under_way >= self.cap:
             return 0
-        return min(self.shape.batch, max(self.cap // 4, LEAST_CAP // 4))
+        return min(self.shape.batch, max(self.cap // 2, LEAST_CAP // 4))
 
     def next_replay(self, control: list[bytes]) -> bytes:
         """The next old batch, with a fresh control section."""
@@ -188,6 +188,10 @@ class LaneState:
         self._ack_bytes = 0
         self.ack_due = None
         return frames.frame(frames.Type.ACK, self.received, self.lane)
+
+    def ack_again(self) -> None:
+        """A carrier ended that may have taken an acknowledgement with it."""
+        self.ack_said = min(self.ack_said, max(0, self.received - 1))
 
     # Carriers.
 

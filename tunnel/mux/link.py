@@ -235,6 +235,7 @@ class Link:
             self.detached_at = self.clock()
         else:
             self._placement.lost_bulk()
+        self._ack_again()
         return True
 
     def receive(self, lane: Lane, message: bytes) -> None:
@@ -436,7 +437,16 @@ class Link:
             self.detached_at = None
         self._placement.attached(state)
         self.acknowledged(state)
+        self._ack_again()
         self.ping(state)
+
+    def _ack_again(self) -> None:
+        """A carrier took everything with it that was written and not received: acknowledgements of both lanes too, and
+        the hello of its successor repeats only those of its own."""
+        for state in self.lanes:
+            state.ack_again()
+            if state.owes_ack:
+                self.hurry_acks(state)
 
     def _restart(self) -> None:
         """The other end forgot us: numbers start again, opened flows are lost, unanswered ones ask again."""

@@ -366,6 +366,28 @@ def test_a_server_asks_for_the_bulk_lane_until_it_is_there() -> None:
     assert 3 <= wants <= 4
 
 
+@pytest.mark.parametrize("replaced", [Lane.INTERACTIVE, Lane.BULK])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_acknowledgement_lost_with_the_other_lanes_carrier_is_said_again(replaced: Lane, at_once: bool) -> None:
+    rig = Rig()
+    stays = Lane(1 - replaced)
+    rig.link.answer(dataclasses.replace(HELLO, lane=Lane.BULK, peer_instance=b"s" * 16))
+    rig.link.receive(stays, frames.message(1, (), (frames.frame(Type.OPEN, 1, FlowKind.STREAM),)))
+    for lane in (replaced, stays):  # what is owed leaves with the carrier that is about to end, and is lost with it
+        while rig.link.next_batch(lane) is not None:
+            pass
+    assert not rig.link.lanes[stays].owes_ack
+    if not at_once:
+        rig.link.detach(replaced, 1)
+    else:
+        rig.link.answer(dataclasses.replace(HELLO, lane=replaced, peer_instance=b"s" * 16, generation=2))
+    control: list[tuple[int, int, int, bytes]] = []
+    for lane in Lane:
+        while (message := rig.link.next_batch(lane)) is not None:
+            control += owned(frames.parse(frames.split(message)[1], numbered=False))
+    assert (Type.ACK, stays, 1, b"") in control
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
