@@ -47,6 +47,8 @@ QUEUE_ROUNDS, QUEUE_SECONDS = 1.5, 0.01
 front of everybody else's. Measured beside a bulk flow to a near peer, ping-pong's p99: 18 to 30 ms rather than 40."""
 RATE_INTERVAL = 0.25
 """Seconds over which delivery is measured, at least."""
+PAUSE = 0.01
+"""Seconds with nothing under way after which delivery is measured anew: the sender had nothing to say."""
 
 
 class LaneState:
@@ -90,6 +92,8 @@ class LaneState:
         self.cap = self.shape.cap
         self._measured_at: float | None = None
         self._measured = 0
+        self._cleared_at = 0.0
+        """When everything under way was last acknowledged."""
 
     # Sending.
 
@@ -116,7 +120,7 @@ class LaneState:
         self.sent += 1
         message = frames.message(self.sent, control, parts)
         self._kept.append(message)
-        if not self.under_way:
+        if not self.under_way and (self._measured_at is None or now - self._cleared_at > PAUSE):
             self._measured_at, self._measured = now, 0
         self.under_way += len(message)
         self.active_at = now
@@ -144,12 +148,16 @@ class LaneState:
 
     def _pace(self, now: float, full: bool) -> None:
         """Let the cap follow what the line delivers, so that nothing waits long in queues we do not see."""
-        if self._measured_at is None or not self.under_way:
-            self._measured_at = None
+        if not self.under_way:
+            self._cleared_at = now
             if not full:
-                return
+                self._measured_at = None  # the sender paused, so this says nothing of the line
         started = self._measured_at
-        if started is None or now - started < RATE_INTERVAL:
+        if started is None:
+            if self.under_way:
+                self._measured_at, self._measured = now, 0
+            return
+        if now - started < RATE_INTERVAL:
             return
         rate = self._measured / (now - started)
         needed = max(self.shape.near, int(rate * (self.round_trip * QUEUE_ROUNDS + QUEUE_SECONDS)))
@@ -205,6 +213,7 @@ class LaneState:
 
     def attach(self, generation: int, peer_received: int, watchdog: Watchdog, now: float) -> None:
         """A new carrier: the peer has everything up to `peer_received`. Raises RemoteProtocolError."""
+        self._measured_at = None  # the time without a carrier says nothing of the line
         # Less than was acknowledged is in order: an older carrier went on delivering after this hello was written.
         self.acknowledge(peer_received, now)
         self._replay = len(self._kept)
@@ -212,7 +221,6 @@ class LaneState:
         self.generation = max(generation, self.generation)
         self.watchdog = watchdog
         self.control.clear()
-        self._measured_at = None
         self.active_at = now
         if self.under_way:
             watchdog.sent(now)

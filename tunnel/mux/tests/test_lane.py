@@ -92,3 +92,24 @@ def test_the_cap_follows_a_slow_line_down_and_a_fast_one_up() -> None:
     lane.round_trip = 0.2
     run(20e6, 20)
     assert lane.cap == SHAPES[Lane.BULK].cap
+
+
+def test_a_low_cap_rises_also_when_each_acknowledgement_is_for_everything() -> None:
+    lane = LaneState(Lane.BULK)
+    lane.cap = LEAST_CAP
+    attach(lane, 0)
+    for step in range(1, 30):
+        while room := lane.room:
+            lane.keep([], [bytes(room - 16)], step * 0.05)
+        lane.acknowledge(lane.sent, (step + 1) * 0.05)
+    assert lane.cap == SHAPES[Lane.BULK].near
+
+
+def test_an_outage_is_not_a_slow_line() -> None:
+    lane = LaneState(Lane.BULK)
+    attach(lane, 0)
+    while room := lane.room:
+        lane.keep([], [bytes(room - 16)], 0.0)
+    lane.detach()
+    attach(lane, lane.sent, 20.0)
+    assert lane.cap == SHAPES[Lane.BULK].cap
