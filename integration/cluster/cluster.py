@@ -229,12 +229,6 @@ def _open_door(places: Places, node: Room) -> int:
 
 
 def _remove(places: Places) -> None:
-    for key, file in [*(("room", file) for file in places.laptops.glob("*/state.json")), ("node", places.state)]:
-        try:
-            holder = json.loads(file.read_text())[key]
-        except (OSError, ValueError, KeyError):  # it was being made when the crash came
-            continue
-        Room(holder["pid"], holder["started"]).kill()
     end_rooms(places.root)
     cgroups.remove(places.cgroup)
     shutil.rmtree(places.root, ignore_errors=True)

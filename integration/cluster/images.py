@@ -49,15 +49,14 @@ def pause() -> Image:
     def fill(layer: LayerWriter) -> None:
         layer.file("bin/busybox", (binaries() / "busybox").read_bytes(), mode=0o755)
 
-    layer = _layer(f"pause-{_build_key()}", fill)
-    return Image(PAUSE, (layer,), ("/bin/busybox", "sleep", "2147483647"))
+    return Image(PAUSE, (make_layer(f"pause-{_build_key()}", fill),), ("/bin/busybox", "sleep", "2147483647"))
 
 
 def coredns() -> Image:
     def fill(layer: LayerWriter) -> None:
         layer.file("coredns", (binaries() / "coredns").read_bytes(), mode=0o755)
 
-    return Image(COREDNS, (_layer(f"coredns-{_build_key()}", fill),), ("/coredns",))
+    return Image(COREDNS, (make_layer(f"coredns-{_build_key()}", fill),), ("/coredns",))
 
 
 def manager() -> Image:
@@ -84,7 +83,7 @@ def test() -> Image:
         layer.tree(CODE / "workloads", "workloads", wanted=_is_source)
 
     sources = _content_key([CODE / "workloads"])
-    layers = (_base(), _layer(f"tools-{_build_key()}", tools), _layer(f"workloads-{sources}", workloads))
+    layers = (_base(), make_layer(f"tools-{_build_key()}", tools), make_layer(f"workloads-{sources}", workloads))
     environment = {**_ENVIRONMENT, "PATH": _ENVIRONMENT["PATH"] + ":/busybox", "PYTHONUNBUFFERED": "1"}
     return Image(TEST, layers, ("python3", "/workloads/echo.py"), env=environment)
 
@@ -98,7 +97,7 @@ RECIPES: dict[str, Callable[[], Image]] = {
 }
 
 
-def _layer(name: str, fill: Callable[[LayerWriter], None]) -> Layer:
+def make_layer(name: str, fill: Callable[[LayerWriter], None]) -> Layer:
     """The layer called `name` (which says what it is made from), from the cache when it is there."""
     folder = cache_directory() / "layers"
     path = folder / f"{name}.tar"
@@ -106,6 +105,12 @@ def _layer(name: str, fill: Callable[[LayerWriter], None]) -> Layer:
         path.touch()  # it is used
         return Layer.of(path)
     kind = name.rpartition("-")[0]
+    with locked(f"layer-{kind}"):
+        return Layer.of(path) if path.exists() else _write_layer(path, kind, fill)
+
+
+def _write_layer(path: Path, kind: str, fill: Callable[[LayerWriter], None]) -> Layer:
+    folder = path.parent
     unused_since = time.time() - _KEPT_UNUSED
     for old in folder.glob(f"{kind}-*.tar"):
         if old.stat().st_mtime < unused_since:
@@ -152,15 +157,15 @@ def _dependencies(extra: str) -> Layer:
     wanted = sorted([*project["dependencies"], *project["optional-dependencies"][extra]])
     lock = (REPOSITORY / "requirements.lock").read_text()
     key = hashlib.sha256(repr((wanted, lock, _PYTHON)).encode()).hexdigest()[:16]
-    name = f"dependencies-{extra}-{key}"
-    path = cache_directory() / "layers" / f"{name}.tar"
-    if path.exists():
-        return _layer(name, lambda layer: None)
-    with step(f"dependencies of the {extra}"), tempfile.TemporaryDirectory() as folder:
-        site = Path(folder) / "site"
-        _pip_install(wanted, site)
-        _compile_in_base(Path(folder), site)
-        return _layer(name, lambda layer: layer.tree(site, _SITE, wanted=_is_needed))
+
+    def fill(layer: LayerWriter) -> None:
+        with step(f"dependencies of the {extra}"), tempfile.TemporaryDirectory() as folder:
+            site = Path(folder) / "site"
+            _pip_install(wanted, site)
+            _compile_in_base(Path(folder), site)
+            layer.tree(site, _SITE, wanted=_is_needed)
+
+    return make_layer(f"dependencies-{extra}-{key}", fill)
 
 
 def _pip_install(requirements: Sequence[str], target: Path) -> None:
@@ -210,7 +215,7 @@ def _code(name: str, packages: Sequence[str]) -> Layer:
             if f"{sys.version_info.major}.{sys.version_info.minor}" == _PYTHON:
                 _add_compiled(layer, REPOSITORY / package, package)
 
-    return _layer(f"code-{name}-{key}", fill)
+    return make_layer(f"code-{name}-{key}", fill)
 
 
 def _add_compiled(layer: LayerWriter, source: Path, package: str) -> None:

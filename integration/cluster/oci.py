@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import tarfile
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,10 @@ class Layer:
         known = path.with_suffix(".sha256")
         if not known.exists():
             with path.open("rb") as file:
-                known.write_text(hashlib.file_digest(file, "sha256").hexdigest())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as unfinished:
+                unfinished.write(digest)
+            Path(unfinished.name).rename(known)
         return cls(path, "sha256:" + known.read_text(), path.stat().st_size)
 
 
@@ -143,7 +147,7 @@ class LayerWriter:
 
 
 def write_layer(path: Path, fill: Callable[[LayerWriter], None]) -> Layer:
-    """Make the layer `path` by calling `fill`."""
+    """Make the layer `path` by calling `fill`. Only once for a path: the digest beside it stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}")
     with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as archive:

@@ -2,9 +2,15 @@
 
 import hashlib
 import json
+import os
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from integration.cluster import images
 from integration.cluster.oci import Image, LayerWriter, write_archive, write_layer
 
 
@@ -45,3 +51,16 @@ def test_archive_refers_to_what_it_holds(tmp_path: Path) -> None:
 
     write_archive([image], tmp_path / "small.tar", known=frozenset([layer.digest]))
     assert set(files) - set(blobs(tmp_path / "small.tar")) == {f"blobs/sha256/{layer.digest.removeprefix('sha256:')}"}
+
+
+def test_two_builds_at_once_make_one_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TPCTL_CACHE", str(tmp_path))
+
+    def fill(layer: LayerWriter) -> None:
+        time.sleep(0.05)
+        layer.file("random", os.urandom(1000))
+
+    with ThreadPoolExecutor(8) as pool:
+        layers = list(pool.map(lambda _: images.make_layer("kind-key", fill), range(8)))
+    assert len(set(layers)) == 1
+    assert layers[0].digest == "sha256:" + hashlib.sha256(layers[0].path.read_bytes()).hexdigest()
