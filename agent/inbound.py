@@ -21,7 +21,7 @@ from tunnel.proto import open_pb2
 from tunnel.splice import Splice
 
 ABSENT_SECONDS = 2.0
-"""How long an opening waits for a laptop whose link has no carrier at the moment, or that has not come yet."""
+"""How long an opening waits for a laptop that has not come yet, has no carrier, or does not acknowledge it."""
 DIAL_SECONDS = 12.0
 """How long it waits for an answer of a laptop that is there: its own dial limit, and the way to it."""
 MAX_WAITING = 256
@@ -39,9 +39,6 @@ class Sessions(Protocol):
 
     def link(self, session: str) -> Link | None:
         """The session's link, also while it is detached; None when it has none."""
-
-    def attached(self, session: str) -> bool:
-        """Whether the link has a carrier now."""
 
     def when_linked(self, session: str, call: Callable[[Link], None]) -> Callable[[], None]:
         """Call once the session has a link; the result takes that back."""
@@ -87,8 +84,10 @@ class TcpCaller(FlowHandler):
         self._opened = False
         self._over = False
         self._unlisten: Callable[[], None] | None = None
-        limit = DIAL_SECONDS if sessions.attached(session) else ABSENT_SECONDS
-        self._timer = asyncio.get_running_loop().call_later(limit, self.reset)
+        self._link: Link | None = None
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._asked = self._loop.time()
+        self._timer = self._loop.call_later(ABSENT_SECONDS, self._look)
 
     def start(self) -> None:
         """Ask the laptop, now or when it has come."""
@@ -121,8 +120,31 @@ class TcpCaller(FlowHandler):
         self._flow = None
         self.reset()
 
+    def _look(self) -> None:
+        """Give up when the laptop has been away for too long, or has not answered for much too long."""
+        now = self._loop.time()
+        away = self._away_since()
+        end = self._begun + DIAL_SECONDS
+        if away is not None:
+            end = min(end, away + ABSENT_SECONDS)
+        if now >= end:
+            self.reset()
+        else:
+            self._timer = self._loop.call_at(min(end, now + ABSENT_SECONDS), self._look)
+
+    def _away_since(self) -> float | None:
+        """Since when nothing of the laptop is heard, as far as that concerns this caller; None: it is there."""
+        link, flow = self._link, self._flow
+        if link is None or flow is None:
+            return self._asked
+        if link.detached_at is not None:
+            return max(link.detached_at, self._asked)
+        return None if link.heard(flow) else self._asked
+
     def _open(self, link: Link) -> None:
         self._unlisten = None
+        self._link = link
+        self._asked = self._loop.time()
         self._flow = link.open(FlowKind.STREAM, self._body, self)
 
     def _ended(self, broken: Broken | None) -> None:

@@ -29,6 +29,9 @@ RENEW_AT = 2 / 3
 """Part of a certificate's life after which the next is asked for."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+SOON_PAUSE = 0.5
+SOON_SECONDS = 20.0
+"""The longest pause while the manager is away no longer than its own restart takes."""
 STOP_GRACE = 0.2
 """Seconds for calls under way when the pod ends; laptops come again to the pod that follows."""
 
@@ -103,13 +106,13 @@ class Agent:
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random.random)
 
-        away = False
+        away: float | None = None
 
         def granted(grants: AgentGrants) -> None:
             nonlocal away
-            if away:
+            if away is not None:
                 log.info("the manager is back")
-                away = False
+                away = None
             backoff.reset()
             self._held.granted(grants)
             self._apply()
@@ -118,10 +121,12 @@ class Agent:
             try:
                 await self._registry.attend(self._report, granted)
             except ManagerUnavailable as error:
-                away = True
+                away = loop.time() if away is None else away
                 self._held.manager_lost(loop.time())
                 self._apply()
                 pause = backoff.next()
+                if loop.time() - away < SOON_SECONDS:
+                    pause = min(pause, SOON_PAUSE)
                 log.warning("the manager is away: %s; trying again in %.1f s", error, pause)
                 await asyncio.sleep(pause)
 

@@ -117,6 +117,14 @@ class Laptop(FlowHandler):
         query.reply(b"")
 
 
+class Busy(Laptop):
+    """Has no time to answer."""
+
+    def on_open(self, flow: Flow, body: bytes) -> EndpointHandler:
+        self.opened.append(open_pb2.Open.FromString(body))
+        return FlowHandler()
+
+
 class Echo(FlowHandler):
     """Gives back what it gets, datagrams and half-closes included; small answers only."""
 
@@ -321,6 +329,41 @@ def test_a_caller_waits_a_little_for_a_laptop(tmp_path: Path) -> None:
                 await reader.read()
             writer.close()
             assert 1 < time.monotonic() - began < 8  # two seconds, and what a busy machine adds
+
+    run(main)
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+def test_a_caller_whose_laptop_vanishes_does_not_wait_long(tmp_path: Path, delay: float) -> None:
+    """The laptop has been asked, answers nothing, and is gone without a word `delay` seconds later."""
+
+    async def main() -> None:
+        async with cluster(tmp_path) as around:
+            around.grant(SESSION)
+            await listening(around.app)
+            channels: list[grpc.aio.Channel] = []
+
+            async def dial(lane: object) -> Any:
+                if channels:
+                    raise OSError("the laptop is gone")
+                channels.append(around.channel(around.session()))
+                return connect_stream(channels[0])
+
+            laptop = Busy()
+            client = LinkClient(dial=dial, session=SESSION, acceptor=laptop, name="agent")
+            running = asyncio.create_task(client.run(), name="client")
+            await client.connected()
+            reader, writer = await asyncio.open_connection("127.0.0.1", around.app)
+            await until(lambda: bool(laptop.opened))
+            await asyncio.sleep(delay)
+            await channels[0].close()
+            gone = time.monotonic()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+            assert 1 < time.monotonic() - gone < 6  # two seconds, and what a busy machine adds
+            running.cancel()
+            await asyncio.wait([running])
 
     run(main)
 

@@ -162,6 +162,10 @@ class Link:
         """Whether the interactive lane has a carrier."""
         return self._interactive.attached is not None
 
+    def heard(self, flow: Flow) -> bool:
+        """Whether the peer has acknowledged everything that was said on this flow."""
+        return not flow.say and not flow.pending and flow.last_batch <= self.lanes[flow.lane].acked
+
     @property
     def held(self) -> int:
         """Bytes the link holds: queued, unacknowledged, and received but not consumed."""
