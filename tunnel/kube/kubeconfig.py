@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tunnel.kube.errors import KubeconfigError
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -108,8 +104,11 @@ def _credentials(
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import yaml  # what runs inside a cluster has no kubeconfig, and no PyYAML
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(path.read_bytes(), Loader=_Loader)  # a safe loader, in C where there is one
+        document = yaml.load(path.read_bytes(), Loader=loader)  # a safe loader, in C where there is one
     except OSError as error:
         raise KubeconfigError(f"cannot read the kubeconfig {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
