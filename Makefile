@@ -51,10 +51,10 @@ bench: setup ## measure everything in one run; a table and JSON in bench-results
 	@$(PY) -m integration.bench $(ARGS)
 
 cluster-up: setup ## start the local Kubernetes and leave it running
-	@$(PY) -m integration.cluster up $(ARGS)
+	@$(PY) -m integration.cluster $(CLUSTER_ARGS) up $(ARGS)
 
 cluster-down: setup ## end it; nothing stays
-	@$(PY) -m integration.cluster down $(ARGS)
+	@$(PY) -m integration.cluster $(CLUSTER_ARGS) down $(ARGS)
 
 proto: setup ## regenerate the protobuf modules
 	@tunnel/proto/generate.sh
