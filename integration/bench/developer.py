@@ -70,6 +70,9 @@ class Developer:
             self.tpctl("helm", "install")
         except CommandFailed:
             self.tpctl("helm", "upgrade")
+            # The images may be new under their old names.
+            for words in (("restart",), ("status", "--timeout=60s")):
+                self.cluster.kubectl("-n", "tpctl-system", "rollout", *words, "deployment/traffic-manager")
 
     def connect(self) -> float:
         """`tpctl connect` with the daemon running; seconds."""
