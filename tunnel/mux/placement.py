@@ -12,7 +12,7 @@ from tunnel.mux.lane import Lane, LaneState
 if TYPE_CHECKING:
     from tunnel.mux.link import Link
 
-BULK_AFTER = 256 << 10
+BULK_AFTER = 128 << 10
 """Bytes a flow sends without a pause before it is one for the bulk lane."""
 BURST_PAUSE = 1.0
 """Seconds of silence that end a burst."""
