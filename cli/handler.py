@@ -11,7 +11,15 @@ from types import FrameType
 
 from cli.errors import CommandError
 
+LOOK_EVERY = 2.0
+"""Seconds between looks at whether the command still has what it runs for."""
+_GRACE = 10.0
+"""Seconds for a command to end when it is told to."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Lost(CommandError):
+    """What the command ran for has ended meanwhile."""
 
 
 @contextmanager
@@ -44,11 +52,12 @@ def undone(say: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run(command: Sequence[str], environment: Mapping[str, str], lost: Callable[[], str] = lambda: "") -> int:
     """Run it to its end; its exit status, as a shell would say it (128 + signal). Raises CommandError.
 
-    A Ctrl-C goes to the command, which shares the terminal; a SIGTERM or SIGHUP to tpctl is passed on. Either way the
-    caller lives on to undo what it did.
+    `lost()` is asked again and again; when it gives a reason, the command is ended, and `Lost` raised. A Ctrl-C goes to
+    the command, which shares the terminal; a SIGTERM or SIGHUP to tpctl is passed on. Either way the caller lives on to
+    undo what it did.
     """
     child: subprocess.Popen[bytes] | None = None
 
@@ -63,5 +72,21 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
             raise CommandError(f"{command[0]}: command not found") from None
         except OSError as error:
             raise CommandError(f"{command[0]} cannot be run: {os.strerror(error.errno or 0)}") from None
-        status = child.wait()
+        while True:
+            try:
+                status = child.wait(LOOK_EVERY)
+                break
+            except subprocess.TimeoutExpired:
+                if reason := lost():
+                    _end(child)
+                    raise Lost(reason) from None
     return status if status >= 0 else 128 - status
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

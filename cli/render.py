@@ -166,3 +166,14 @@ def version(own: str, daemon: str, managers: dict[str, str]) -> str:
     entries = [("Client", own), ("Daemon", daemon or "not running")]
     entries += [(f"Manager ({name})", text or "unknown") for name, text in sorted(managers.items())]
     return pairs(entries)
+
+
+def lost(status: pb.StatusResult, one: pb.EngagementStatus) -> str:
+    """Why the engagement has ended, as a sentence; empty while it has not."""
+    title = f"{one.workload}, container {one.container}"
+    same = (one.workload, one.namespace, one.container)
+    for connection in status.connections:
+        for found in connection.engagements:
+            if (found.workload, found.namespace, found.container) == same:
+                return f"{title} is lost: {found.reason}" if found.phase in ("Gone", "Failed") else ""
+    return f"{title} was given back by another command"

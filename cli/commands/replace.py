@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,22 +112,37 @@ def replace(
             for file, form in files:
                 file.write(form(dict(result.environment)))
             if argv:
-                raise ExitStatus(_run(out, argv, result, allow_unsafe_env))
+                raise ExitStatus(_run(out, argv, result, allow_unsafe_env, use))
             kept = True
+        except handler.Lost:
+            kept = True
+            with suppress(CommandError):  # there may be nothing left to give back
+                _give_back(out, use, result)
+            raise
         finally:
             if not kept:
                 _give_back(out, use, result)
     out.show(as_dict(result), render.replaced(result))
 
 
-def _run(out: Output, command: list[str], result: pb.ReplaceResult, allow_unsafe: bool) -> int:
-    from cli import handler
+def _run(out: Output, command: list[str], result: pb.ReplaceResult, allow_unsafe: bool, use: str) -> int:
+    from cli import client, handler
+    from tunnel.proto import daemon_pb2 as pb
 
     variables, left_out = environment.for_handler(os.environ, result.environment, allow_unsafe=allow_unsafe)
     out.note(render.replaced(result))
     if left_out:
         out.note(f"tpctl: left out of the command's environment: {', '.join(left_out)} (--allow-unsafe-env keeps them)")
-    return handler.run(command, variables)
+
+    def lost() -> str:
+        """Why the container is not ours any more; empty while it is, or while nobody can tell."""
+        try:
+            status = client.call(pb.Request(connection=use, status=pb.Status()), out.progress).status
+        except CommandError:
+            return ""
+        return render.lost(status, result.engagement)
+
+    return handler.run(command, variables, lost)
 
 
 def _give_back(out: Output, use: str, result: pb.ReplaceResult) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 
 import pytest
 
 from integration.scenarios.apps import LAPTOP, ORIGINAL, Apps, serving
 from integration.scenarios.conftest import UserFactory
+from integration.scenarios.user import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -100,6 +102,27 @@ def test_where_nobody_listens_the_caller_is_reset_and_no_probe_kills_the_pod(
 
     work.tpctl("quit")
     apps.answers("http://echo:8080/", ORIGINAL)
+
+
+def test_an_engagement_that_somebody_deletes(apps: Apps, namespace: str, people: UserFactory) -> None:
+    apps.deploy("worker")
+    work = people()
+    work.connect(namespace)
+    work.tpctl("replace", "worker", "-c", "app")
+    apps.kubectl("delete", "engagements.tpctl.io", "--all")
+    eventually("the status to say so", lambda: "somebody deleted it in the cluster" in work.tpctl("status"))
+
+    # Its place is free, and a command that runs in it ends with it.
+    argv = ["tpctl", "replace", "worker", "-c", "app", "--", "sh", "-c", "echo runs; exec sleep 600"]
+    with work.laptop.popen(argv, user="dev", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        assert running.stdout is not None
+        said = next(line for line in running.stdout if line == "runs\n")
+        apps.kubectl("delete", "engagements.tpctl.io", "--all")
+        said = running.stdout.read()
+        assert running.wait(10) == 1
+    assert "somebody deleted it in the cluster" in said.splitlines()[-1]
+    assert work.json("status")["connections"][0]["engagements"] == []
+    assert apps.containers("worker") == ["app", "side"]
 
 
 def test_a_container_without_ports_and_a_command_as_handler(apps: Apps, namespace: str, people: UserFactory) -> None:

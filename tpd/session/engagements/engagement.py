@@ -29,12 +29,22 @@ Key = tuple[str, str, str, str]
 class Engagement:
     """A claim on one container that outlives the session it began in: `begin` may be called again."""
 
-    def __init__(self, api: Api, key: Key, mappings: Sequence[PortMapping], address: str, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        api: Api,
+        key: Key,
+        mappings: Sequence[PortMapping],
+        address: str,
+        tasks: Tasks,
+        on_gone: Callable[[str], None],
+    ) -> None:
+        """on_gone(uid): the object that `begin` made was deleted by somebody else."""
         self._api = api
         self.key = key
         self.mappings = list(mappings)
         self.address = address
         self._tasks = tasks
+        self._on_gone = on_gone
         self._following: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.object: EngagementObject | None = None
@@ -71,7 +81,13 @@ class Engagement:
         log.warning("the engagement of %s was deleted in the cluster", self.title)
         self.gone = True
         agents.want(followed.uid, [])
+        self._on_gone(followed.uid)
         self._tell()
+
+    @property
+    def lost(self) -> bool:
+        """Whether it holds nothing any more, and will not by itself."""
+        return self.gone or self.status.get("phase") == "Failed"
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -126,10 +142,10 @@ class Engagement:
                 for m in self.mappings
             ],
             phase="Gone" if self.gone else str(self.status.get("phase") or "Pending"),
-            reason="deleted in the cluster; to have it again: tpctl replace"
+            reason="somebody deleted it in the cluster, and the original comes back; to have it again: tpctl replace"
             if self.gone
             else str(self.status.get("message") or self.status.get("reason") or ""),
-            pods=[str(pod["name"]) for pod in self.status.get("pods") or []],
+            pods=[] if self.gone else [str(pod["name"]) for pod in self.status.get("pods") or []],
         )
 
 

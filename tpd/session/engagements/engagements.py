@@ -93,7 +93,7 @@ class Engagements:
         key = (namespace, str(workload["kind"]), str(workload["metadata"]["name"]), str(container["name"]))
         address = request.address or LOCAL_ADDRESS
         self._refuse_busy(key, mappings, address)
-        engagement = Engagement(self._api, key, mappings, address, self._tasks)
+        engagement = Engagement(self._api, key, mappings, address, self._tasks, self._targets.remove)
         progress.done("workload", f"using {key[1].lower()} {key[2]}, container {key[3]}")
         progress.say("replace", "asking for the container")
         self._all[key] = engagement
@@ -132,9 +132,10 @@ class Engagements:
 
     def _refuse_busy(self, key: Key, mappings: list[port_mapping.PortMapping], address: str) -> None:
         held = self._all.get(key)
-        if held is not None and not held.gone and held.status.get("phase") != "Failed":
+        if held is not None and not held.lost:
             raise SessionError(f"{held.title} is replaced by this connection already; run: tpctl leave {key[2]}")
-        taken = {(e.address, m.local, m.protocol): e for e in self._all.values() for m in e.mappings if e.key != key}
+        others = [e for e in self._all.values() if e.key != key and not e.lost]
+        taken = {(e.address, m.local, m.protocol): e for e in others for m in e.mappings}
         for mapping in mappings:
             other = taken.get((address, mapping.local, mapping.protocol))
             if other is not None:
