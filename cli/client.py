@@ -37,7 +37,8 @@ def call(request: pb.Request, progress: Progress, *, start: bool = False, where:
     request.version = VERSION
     with sock:
         try:
-            with suppress(BrokenPipeError):  # tpd may have said no already; its reason is still to be read
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # When it fails, tpd has said no already; its reason is still to be read.
                 control.send(sock, request)
             last = time.monotonic()
             while True:
