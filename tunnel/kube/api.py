@@ -17,6 +17,7 @@ import aiohttp
 
 from tunnel.kube.errors import KubeconfigError, KubeError, Unreachable, from_response, from_status
 from tunnel.kube.kubeconfig import Credentials, load, paths_from
+from tunnel.kube.proxy import proxy_of, shown
 from tunnel.kube.upgrade import Upgraded, upgrade_headers
 
 Object = dict[str, Any]
@@ -230,20 +231,22 @@ class Api:
         self._plugin = plugin
 
     def _unreachable(self, error: BaseException) -> Unreachable:
+        where = f"{self.server} (through the proxy {shown(self.proxy)})" if self.proxy else self.server
         if isinstance(error, TimeoutError):
-            return Unreachable(f"the API server {self.server} did not answer in time")
+            return Unreachable(f"the API server {where} did not answer in time")
         if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
             reason = re.search(r"certificate verify failed: ([^(\])]+)", str(error))
             why = reason[1].strip() if reason else str(error)
-            return Unreachable(f"the certificate of the API server {self.server} is not trusted: {why}")
+            return Unreachable(f"the certificate of the API server {where} is not trusted: {why}")
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Unreachable(f"the API server {self.server} cannot be reached: {text}")
+        return Unreachable(f"the API server {where} cannot be reached: {text}")
 
 
 async def from_kubeconfig(environment: Mapping[str, str], *, paths: Sequence[str] = (), context: str = "") -> Api:
     """Make an `Api` from kubeconfig files; credential plugins run here, as this process's user."""
     files = paths_from(environment, paths)
     credentials = load(files, context)
+    credentials = replace(credentials, proxy=proxy_of(credentials, environment))
     if not credentials.plugin:
         return Api(credentials)
     from tunnel.kube.plugin import CredentialPlugin
