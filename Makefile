@@ -9,6 +9,8 @@ UV_VERSION := 0.13.9
 # Arguments for what runs, e.g. make test ARGS="-k replace", or, for another cluster than the local one,
 # make test ARGS="integration/scenarios --kubeconfig F --context C --image-prefix REGISTRY/tpctl".
 ARGS ?=
+# The name of the local cluster; another one runs beside it.
+CLUSTER ?= default
 
 .PHONY: help setup demo test lint fmt unit bench cluster-up cluster-down proto lock
 
@@ -28,10 +30,10 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup ## the main job on a real local Kubernetes, each command shown with its output
-	@$(PY) -m integration.demo $(ARGS)
+	@$(PY) -m integration.demo --name $(CLUSTER) $(ARGS)
 
 test: lint ## every check and every test
-	@timeout 5000 $(PY) -m pytest $(ARGS)
+	@timeout 5000 $(PY) -m pytest --cluster-name $(CLUSTER) $(ARGS)
 
 unit: setup ## the tests that need neither root nor a cluster
 	@$(PY) -m pytest -m "not root and not cluster" $(ARGS)
@@ -48,13 +50,13 @@ fmt: setup ## format the code
 	@$(VENV)/bin/ruff check -q --fix .
 
 bench: setup ## measure everything in one run; a table and JSON in bench-results/
-	@$(PY) -m integration.bench $(ARGS)
+	@$(PY) -m integration.bench --name $(CLUSTER) $(ARGS)
 
 cluster-up: setup ## start the local Kubernetes and leave it running
-	@$(PY) -m integration.cluster $(CLUSTER_ARGS) up $(ARGS)
+	@$(PY) -m integration.cluster --name $(CLUSTER) up $(ARGS)
 
 cluster-down: setup ## end it; nothing stays
-	@$(PY) -m integration.cluster $(CLUSTER_ARGS) down $(ARGS)
+	@$(PY) -m integration.cluster --name $(CLUSTER) down $(ARGS)
 
 proto: setup ## regenerate the protobuf modules
 	@tunnel/proto/generate.sh
