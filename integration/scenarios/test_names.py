@@ -79,6 +79,8 @@ def test_no_name_reaches_the_wrong_resolver(person: User, cluster: Cluster) -> N
     names = {str(entry["name"]).lower() for entry in person.laptop.questions()}
     assert {"www.corp.example", "example.org"} <= names
     assert {name for name in names if name.endswith((".local", ".svc", ".demo"))} == set()
-    seen = [json.loads(line) for line in log.read_text().splitlines()]
+    everybody = [json.loads(line) for line in log.read_text().splitlines()]
+    # Other laptops wrote to the same log, some of them while their line was away.
+    seen = [entry for entry in everybody if entry["resolver"] == "cluster" or entry["client"] == person.laptop.address]
     assert {entry["name"] for entry in seen if entry["name"].lower().startswith("echo")} == set()
     assert {entry["name"] for entry in seen if entry["resolver"] == "cluster" and "corp" in entry["name"]} == set()
