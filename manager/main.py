@@ -31,7 +31,7 @@ from manager.kube.owners import Owners
 from manager.kube.probe import PolicyProbe
 from manager.kube.sessions import SessionController
 from manager.registry import Agents, LiveSessions, Wishes
-from manager.serve import health, resolver
+from manager.serve import health, http, resolver
 from manager.serve.agents import REGISTRY_OPTIONS, AgentRegistry
 from manager.serve.credentials import Serving
 from manager.serve.dns import ClusterDns
@@ -137,7 +137,7 @@ class Manager:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`."""
-        runner = web.AppRunner(health.application(self.waiting_for), access_log=None)
+        runner = http.runner(health.application(self.waiting_for), "health")
         await runner.setup()
         await web.TCPSite(runner, None, HEALTH_PORT).start()
         try:
@@ -183,7 +183,7 @@ class Manager:
         )
         agents_port.add_secure_port(f"{_LISTEN}:{AGENTS_PORT}", self.serving.server_credentials(require_client=False))
         tls = tls_context(self.serving.pair())
-        webhook = web.AppRunner(self.injector.application(), access_log=None)
+        webhook = http.runner(self.injector.application(), "webhook")
         await webhook.setup()
         try:
             await web.TCPSite(webhook, None, WEBHOOK_PORT, ssl_context=tls).start()

@@ -46,12 +46,18 @@ class Injector:
         return app
 
     async def _inject(self, http: web.Request) -> web.Response:
+        if http.content_length is None or http.content_length > _LARGEST:
+            return web.Response(status=413, text="not a review of an API server\n")
         try:
             async with asyncio.timeout(_READ_WITHIN):
                 review = json.loads(await http.read())
             request = review["request"]
             if not isinstance(request, dict):
                 raise TypeError("request is no object")
+        except ConnectionError as error:
+            # aiohttp keeps the error, the error its traceback, and that all that was read: break the circle at once.
+            error.__traceback__ = None
+            return web.Response(status=400)
         except TimeoutError:
             return web.Response(status=408, text="the review did not arrive in time\n")
         except (ValueError, KeyError, TypeError, RecursionError) as error:

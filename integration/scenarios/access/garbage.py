@@ -45,6 +45,7 @@ def _post(head: bytes, body: bytes = b"") -> bytes:
 
 
 _HELLO = _client_hello()
+_HALF_A_MESSAGE = struct.pack("!I", LONGEST) + bytes(LONGEST - 1)
 _HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(0, 4, 0, 0)
 """How HTTP/2 begins (RFC 9113, 3.4)."""
 
@@ -96,7 +97,7 @@ HELD: dict[str, dict[str, bytes]] = {
         "endless headers": _HTTP2 + _frame(1024, 1, 0, 1) + bytes(1024) + (_frame(1024, 9, 0, 1) + bytes(1024)) * 500,
     },
     "daemon": {
-        **{f"half a message {number}": struct.pack("!I", LONGEST) + bytes(LONGEST - 1) for number in range(2 * SILENT)},
+        **{f"half a message {number}": _HALF_A_MESSAGE for number in range(2 * SILENT)},
         **{f"silence {number}": b"" for number in range(2 * SILENT)},
     },
 }
@@ -178,7 +179,7 @@ async def attack(target: str, what: str, seconds: float) -> dict[str, str]:
     """First what must be ended, then what may be held: a place that waits must not keep the others from theirs."""
     if what != "daemon":
         await reset(target)
-    slow = HELD["daemon"]["half a message 0"] if what == "daemon" else _HELLO
+    slow = _HALF_A_MESSAGE if what == "daemon" else _HELLO
     jobs: dict[str, asyncio.Task[str]] = {}
     async with asyncio.TaskGroup() as group:
         for which, tls in patterns(what):
