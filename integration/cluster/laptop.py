@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from integration.cluster import addresses as at
 from integration.cluster.cluster import Cluster
@@ -51,6 +52,8 @@ class Laptop:
     room: Room
     number: int
     rtt: float | None
+    since: float
+    """When it was made, in seconds since the epoch; its address may have been another laptop's before."""
 
     @classmethod
     def create(
@@ -77,10 +80,11 @@ class Laptop:
         except FileExistsError:
             raise ClusterError(f"There is a laptop called {name} already; delete it, or use it.") from None
         number = _take_number(cluster)
+        since = time.time()
         room = Room.create(name, cluster.places.root)
-        state = {"room": {"pid": room.pid, "started": room.started}, "number": number, "rtt": rtt}
+        state = {"room": {"pid": room.pid, "started": room.started}, "number": number, "rtt": rtt, "since": since}
         (folder / "state.json").write_text(json.dumps(state))
-        laptop = cls(cluster, name, room, number, rtt)
+        laptop = cls(cluster, name, room, number, rtt, since)
         try:
             laptop._set_up(user, groups, resolver, search)
         except BaseException:
@@ -96,7 +100,7 @@ class Laptop:
         except OSError:
             raise ClusterError(f"There is no laptop called {name}.") from None
         room = Room(state["room"]["pid"], state["room"]["started"])
-        return cls(cluster, name, room, state["number"], state["rtt"])
+        return cls(cluster, name, room, state["number"], state["rtt"], state["since"])
 
     @property
     def address(self) -> str:
@@ -201,11 +205,11 @@ class Laptop:
         """Rules, routes, nft tables, links, addresses and resolver configuration, as text to compare."""
         return self.run(["sh", "-c", _HOST_STATE], user="root", check=True).stdout
 
-    def questions(self) -> list[dict[str, str]]:
+    def questions(self) -> list[dict[str, Any]]:
         """What this laptop asked its resolver so far: `name` and `type`, in order."""
         log = questions_log(self.cluster.places)
         entries = [json.loads(line) for line in log.read_text().splitlines()]
-        return [entry for entry in entries if entry["client"] == self.address]
+        return [entry for entry in entries if entry["client"] == self.address and entry["at"] >= self.since]
 
     def processes(self) -> dict[int, list[str]]:
         """Command lines of what runs in the laptop (without its holder), by the machine's process ids."""
