@@ -6,6 +6,7 @@ Written by the controllers (`manager.kube`), read by the servers. All in one eve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class LiveSessions:
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._streams: dict[str, set[asyncio.Event]] = {}
+        self._updated = asyncio.Event()
         self.on_end: list[Callable[[str], None]] = []
         """Called with the uid of each session that ended."""
 
@@ -34,11 +36,22 @@ class LiveSessions:
         """These live and no others."""
         ended = self._sessions.keys() - sessions.keys()
         self._sessions = dict(sessions)
+        updated, self._updated = self._updated, asyncio.Event()
+        updated.set()
         for uid in ended:
             for event in self._streams.pop(uid, ()):
                 event.set()
             for callback in self.on_end:
                 callback(uid)
+
+    async def await_live(self, uid: str, seconds: float) -> Session | None:
+        """The session, waiting up to `seconds` for it: a laptop may see its certificate in the cluster, and call, a
+        moment before the manager has the answer to its own writing of it. None when it does not live by then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while uid not in self._sessions:
+                    await self._updated.wait()
+        return self._sessions.get(uid)
 
     @contextmanager
     def stream(self, uid: str) -> Iterator[asyncio.Event]:

@@ -70,8 +70,8 @@ class SessionController:
                 decision = self._decide(session)
                 if decision.step is not Step.NOTHING:
                     again = not await self._perform(session, decision) or again
-            sessions = [session_of(item) for item in self._fresh.items()]
-            self._publish(sessions)
+                    # Now, not after the others' turn: its laptop has the certificate already and is about to call.
+                    self._publish([session_of(item) for item in self._fresh.items()])
             end = self._leases.next_end(loop.time())
             pause = 0.5 if again else min(_LOOK_AGAIN, _LOOK_AGAIN if end is None else end + 0.01)
             await self.wakeup.wait(pause)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 SERVICE = "tpctl.manager.v1.Manager"
 LINGER = 4 * 3600.0
 """Seconds for which a laptop without carrier keeps its flows; its lease usually ends before."""
+_BECOMES_LIVE = 2.0
+"""Seconds a caller with a good certificate waits for its session to be published; the laptop gives an attempt 3 s."""
 
 Context = Any
 """grpc.aio.ServicerContext; its type parameters say nothing here."""
@@ -98,7 +100,7 @@ class SessionsServer:
             await _abort(context, grpc.StatusCode.UNAUTHENTICATED, str(error))
         if proven.expires_at <= time.time():
             await _abort(context, grpc.StatusCode.UNAUTHENTICATED, "the session's certificate has expired")
-        if self._live[proven.identity.id] is None:
+        if await self._live.await_live(proven.identity.id, _BECOMES_LIVE) is None:
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, "there is no such live session; connect again")
         return proven
 

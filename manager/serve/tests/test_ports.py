@@ -150,6 +150,18 @@ def test_only_certificates_of_live_sessions_get_in() -> None:
     _run(test)
 
 
+def test_a_session_that_calls_before_it_is_published_is_waited_for() -> None:
+    async def test(port: Port) -> None:
+        port.live.update({})
+        watching = asyncio.create_task(port.watch(port.channel(SESSION)), name="watching")
+        await asyncio.sleep(0.2)
+        assert not watching.done()
+        port.live.update({"s1": session("s1")})
+        assert await watching == "1"
+
+    _run(test)
+
+
 class _Caller(FlowHandler):
     """Collects what a flow tells."""
 
