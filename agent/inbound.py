@@ -171,10 +171,13 @@ class UdpPort(asyncio.DatagramProtocol):
         self._sessions = sessions
         self._associations: dict[Caller, UdpCaller] = {}
         self._transport: asyncio.DatagramTransport | None = None
+        self._closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Neither asyncio's own class nor uvloop's is a DatagramTransport by inheritance.
         self._transport = cast(asyncio.DatagramTransport, transport)
+        if self._closed:
+            self._transport.abort()
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         caller = (str(addr[0]), int(addr[1]))
@@ -202,7 +205,8 @@ class UdpPort(asyncio.DatagramProtocol):
         self._associations.pop(caller, None)
 
     def close(self) -> None:
-        """Close the socket and end every association."""
+        """Close the socket, now or as soon as there is one, and end every association."""
+        self._closed = True
         for association in list(self._associations.values()):
             association.end()
         if self._transport is not None:

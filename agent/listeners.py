@@ -149,11 +149,9 @@ class _UdpPort:
         loop = asyncio.get_running_loop()
         with _bound_sockets(socket.SOCK_DGRAM, self._key.port) as sockets:
             while sockets:
-                _, port = await loop.create_datagram_endpoint(
-                    lambda: UdpPort(self._key, self.route, self._sessions), sock=sockets[0]
-                )
-                self._ports.append(port)
-                del sockets[0]
+                # Ours before the loop has it: a cancellation now must not leave a transport that nobody closes.
+                self._ports.append(UdpPort(self._key, self.route, self._sessions))
+                await loop.create_datagram_endpoint(lambda: self._ports[-1], sock=sockets.pop(0))
 
     def close(self) -> None:
         """Stop listening, end every association."""
