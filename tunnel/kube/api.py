@@ -18,6 +18,7 @@ import aiohttp
 from tunnel.kube.errors import KubeconfigError, KubeError, Unreachable, from_response, from_status
 from tunnel.kube.kubeconfig import Credentials, load, paths_from
 from tunnel.kube.proxy import proxy_of, shown
+from tunnel.kube.resolver import LastGoodResolver, Resolve
 from tunnel.kube.upgrade import Upgraded, upgrade_headers
 
 Object = dict[str, Any]
@@ -37,9 +38,13 @@ _TOKEN_LIFE = 60.0
 
 
 class Api:
-    """Requests to one API server as one user. Paths start with `/`; bodies and answers are dictionaries."""
+    """Requests to one API server as one user. Paths start with `/`; bodies and answers are dictionaries.
 
-    def __init__(self, credentials: Credentials) -> None:
+    `resolve(host)` gives the addresses of the server's and the proxy's name (`tunnel.kube.resolver.Resolve`); without
+    it the system's resolver is asked. The last good addresses are used while it fails.
+    """
+
+    def __init__(self, credentials: Credentials, *, resolve: Resolve | None = None) -> None:
         self._credentials = credentials
         self.server = credentials.server
         self.context = credentials.context
@@ -50,12 +55,15 @@ class Api:
         self._token = credentials.token
         self._token_read = float("-inf")
         self._plugin: Any = None
+        self._resolver = LastGoodResolver(resolve)
 
     @property
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._ssl or False, limit=0, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(
+                    ssl=self._ssl or False, limit=0, keepalive_timeout=30, resolver=self._resolver
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
                 proxy=self._credentials.proxy,
                 read_bufsize=256 * 1024,
@@ -242,13 +250,22 @@ class Api:
         return Unreachable(f"the API server {where} cannot be reached: {text}")
 
 
-async def from_kubeconfig(environment: Mapping[str, str], *, paths: Sequence[str] = (), context: str = "") -> Api:
-    """Make an `Api` from kubeconfig files; credential plugins run here, as this process's user."""
+async def from_kubeconfig(
+    environment: Mapping[str, str],
+    *,
+    paths: Sequence[str] = (),
+    context: str = "",
+    resolve: Resolve | None = None,
+) -> Api:
+    """Make an `Api` from kubeconfig files; credential plugins run here, as this process's user.
+
+    `resolve`: see `Api`.
+    """
     files = paths_from(environment, paths)
     credentials = load(files, context)
     credentials = replace(credentials, proxy=proxy_of(credentials, environment))
     if not credentials.plugin:
-        return Api(credentials)
+        return Api(credentials, resolve=resolve)
     from tunnel.kube.plugin import CredentialPlugin
 
     plugin = CredentialPlugin(files, credentials.context)
@@ -259,7 +276,8 @@ async def from_kubeconfig(environment: Mapping[str, str], *, paths: Sequence[str
             token=token,
             certificate=certificate or credentials.certificate,
             key=key or credentials.key,
-        )
+        ),
+        resolve=resolve,
     )
     api.use_plugin(plugin)
     return api
