@@ -238,6 +238,8 @@ class Connection:
         if self._state == "connecting":
             return
         if state.value == "connected":
+            if self._state == "reconnecting" and self.api is not None:
+                self.api.start_afresh()  # the line was away: what waits on the old one would wait for long
             self._set_state("connected")
         else:
             self._set_state("reconnecting", "no connection to the traffic-manager")

@@ -19,6 +19,7 @@ from tunnel.kube.errors import KubeconfigError, KubeError, Unreachable, from_res
 from tunnel.kube.kubeconfig import Credentials, load, paths_from
 from tunnel.kube.proxy import proxy_of, shown
 from tunnel.kube.resolver import LastGoodResolver, Resolve
+from tunnel.kube.sockets import watchful_socket
 from tunnel.kube.upgrade import Upgraded, upgrade_headers
 
 Object = dict[str, Any]
@@ -31,6 +32,8 @@ JSON_PATCH = "application/json-patch+json"
 REQUEST_TIMEOUT = 15.0
 """Seconds for one request, connection included; watches have their own limits."""
 CONNECT_TIMEOUT = 8.0
+WATCH_SILENCE = 90.0
+"""Seconds without a line after which a watch is given up: bookmarks come about once a minute when nothing else does."""
 _LONGEST_WATCH_LINE = 8 * 1024 * 1024
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_LIFE = 60.0
@@ -56,13 +59,14 @@ class Api:
         self._token_read = float("-inf")
         self._plugin: Any = None
         self._resolver = LastGoodResolver(resolve)
+        self._watches: set[aiohttp.ClientResponse] = set()
 
     @property
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=self._ssl or False, limit=0, keepalive_timeout=30, resolver=self._resolver
+                    limit=0, keepalive_timeout=30, resolver=self._resolver, socket_factory=watchful_socket
                 ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
                 proxy=self._credentials.proxy,
@@ -80,6 +84,17 @@ class Api:
         """Close every connection. Idempotent."""
         if self._session is not None:
             await self._session.close()
+
+    def start_afresh(self) -> None:
+        """The way to the server has changed: end every watch (`Unreachable`), and use no idle connection again.
+
+        What is under way otherwise, port-forwards above all, goes on.
+        """
+        for response in self._watches:
+            response.close()
+        if self._ssl is not None:
+            # Connections of another context are not taken from the pool, which closes them when they were idle enough.
+            self._ssl = _ssl_context(self._credentials)
 
     async def get(self, path: str, **params: str) -> Object:
         """GET one object."""
@@ -146,6 +161,7 @@ class Api:
                     data=data,
                     params=params or None,
                     headers=headers,
+                    ssl=self._ssl or False,
                     server_hostname=self._credentials.server_name,
                 ) as response,
             ):
@@ -166,7 +182,8 @@ class Api:
     ) -> AsyncIterator[tuple[str, Object]]:
         """Changes since `resource_version` as (ADDED | MODIFIED | DELETED | BOOKMARK, object).
 
-        Ends after about `timeout` seconds, or when the server ends it. `ApiError.gone`: list again.
+        Ends after about `timeout` seconds, or when the server ends it. `ApiError.gone`: list again. `Unreachable` also
+        when nothing comes for `WATCH_SILENCE`.
         """
         query = {
             **(params or {}),
@@ -176,18 +193,23 @@ class Api:
             "timeoutSeconds": str(max(1, int(timeout))),
         }
         headers = await self._headers()
+        response = None
         try:
-            async with (
-                asyncio.timeout(timeout + 10),
-                self._http.get(
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                response = await self._http.get(
                     self.server + path,
                     params=query,
                     headers=headers,
+                    timeout=aiohttp.ClientTimeout(
+                        total=timeout + 10, sock_connect=CONNECT_TIMEOUT, sock_read=WATCH_SILENCE
+                    ),
+                    ssl=self._ssl or False,
                     server_hostname=self._credentials.server_name,
-                ) as response,
-            ):
+                )
+            async with response:
                 if response.status >= 300:
                     raise from_response(response.status, await response.read())
+                self._watches.add(response)
                 async for line in _lines(response.content):
                     event = _document(line)
                     kind, found = str(event.get("type")), event.get("object") or {}
@@ -196,6 +218,9 @@ class Api:
                     yield kind, found
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
+        finally:
+            if response is not None:
+                self._watches.discard(response)
 
     async def upgrade(self, path: str, *, protocol: str, params: Mapping[str, str] | None = None) -> Upgraded:
         """Open a WebSocket that speaks `protocol`, as bare bytes. Raises `ApiError` when the server refuses."""
@@ -206,6 +231,7 @@ class Api:
                     self.server + path,
                     params=params,
                     headers=headers,
+                    ssl=self._ssl or False,
                     server_hostname=self._credentials.server_name,
                 )
                 if response.status == 101:
