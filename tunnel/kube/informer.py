@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 from tunnel.kube.api import Api, Object
 from tunnel.kube.errors import ApiError, KubeError
+from tunnel.kube.pace import Pace
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 """(namespace, name); the namespace of a cluster-scoped object is empty."""
-
-_LONGEST_PAUSE = 2.0
 
 
 class Informer:
@@ -38,30 +37,27 @@ class Informer:
         self.items: dict[Key, Object] = {}
         self.synced = asyncio.Event()
         self.healthy = False
-        """Whether the last request succeeded: a list or watch is current."""
+        """Whether a list or watch is current; at most `WATCH_SILENCE` after the server went away it is not."""
 
     async def run(self) -> None:
         """List and watch until cancelled."""
         version = ""
-        pause = 0.1
+        pace = Pace()
         complained = False
         while True:
             try:
                 if not version:
                     version = await self._list()
                 version = await self._watch(version)
-                pause, complained = 0.1, False
+                complained = False
             except KubeError as error:
-                self.healthy = False
-                if isinstance(error, ApiError) and error.gone:
-                    version = ""
-                    continue
-                if not complained:
-                    log.warning("cannot watch %s: %s", self._path, error)
-                    complained = True
                 version = ""
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                if not (isinstance(error, ApiError) and error.gone):
+                    self.healthy = False
+                    if not complained:
+                        log.warning("cannot watch %s: %s", self._path, error)
+                        complained = True
+            await pace.rest()
 
     async def _list(self) -> str:
         answer = await self._api.list(self._path, **self._params)

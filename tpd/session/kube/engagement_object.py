@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,11 +13,10 @@ from tpd.session.kube import paths
 from tpd.session.kube.session_object import SessionObject
 from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError, KubeError
+from tunnel.kube.pace import Pace
 from tunnel.proto import daemon_pb2
 
 Object = dict[str, Any]
-
-_LONGEST_PAUSE = 2.0
 
 
 class EngagementObject:
@@ -62,7 +60,7 @@ class EngagementObject:
 
     async def follow(self, on_status: Callable[[Object], None]) -> None:
         """Call `on_status(status)` for each change; returns when the object is gone."""
-        pause = 0.1
+        pace = Pace()
         while True:
             try:
                 async for kind, item in self._api.watch(
@@ -70,7 +68,6 @@ class EngagementObject:
                     resource_version=self._version,
                     params={"fieldSelector": f"metadata.name={self.name}"},
                 ):
-                    pause = 0.1
                     metadata = item.get("metadata") or {}
                     self._version = str(metadata.get("resourceVersion") or self._version)
                     if kind == "BOOKMARK":
@@ -78,13 +75,11 @@ class EngagementObject:
                     if kind == "DELETED" or metadata.get("uid") != self.uid:
                         return
                     on_status(item.get("status") or {})
-            except KubeError as error:
+            except KubeError:
                 self._version = ""
                 if not await self._still_there(on_status):
                     return
-                if not (isinstance(error, ApiError) and error.gone):
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+            await pace.rest()
 
     async def _still_there(self, on_status: Callable[[Object], None]) -> bool:
         try:

@@ -18,6 +18,7 @@ from tpd.session.kube import paths
 from tpd.session.together import together
 from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError, KubeError
+from tunnel.kube.pace import Pace
 from tunnel.proto import daemon_pb2
 
 Object = dict[str, Any]
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 RENEWED = f"{paths.GROUP}/renewed"
 _CERTIFICATE_LIMIT = 15.0
 """Seconds from the object's creation to its certificate; the manager needs milliseconds."""
-_LONGEST_PAUSE = 5.0
+_RENEWAL_PAUSE = 5.0
+"""Seconds until the next attempt when the lease could not be renewed."""
 _BEFORE_POLICY = "CreatedBeforePolicy"
 """The manager's reason when the cluster cannot vouch yet for the name in the object. It goes by whole seconds."""
 _ATTEMPTS = 3
@@ -90,6 +92,7 @@ class SessionObject:
         self.name = self._new_name()
         self.identity = identity
         self.lease_seconds = 300.0
+        self._lease_changed = asyncio.Event()
         self._version = ""
         self.on_identity: Callable[[], None] = lambda: None
 
@@ -154,12 +157,14 @@ class SessionObject:
         )
 
     async def _await_certificate(self) -> None:
+        pace = Pace()
         while True:
             async for kind, item in self._watch(""):
                 if kind == "DELETED":
                     raise SessionError("the session was deleted while it was being made; try again")
                 if kind != "BOOKMARK" and self._take(item):
                     return
+            await pace.rest()
 
     def _watch(self, version: str) -> Any:
         return self._api.watch(
@@ -181,10 +186,13 @@ class SessionObject:
             )
         if phase == "Expired":
             raise SessionVanished("its lease ended")
+        lease = float(status.get("leaseSeconds") or self.lease_seconds)
+        if lease != self.lease_seconds:
+            self.lease_seconds = lease
+            self._lease_changed.set()
         chain, root = status.get("certificate"), status.get("root")
         if not chain or not root or chain.encode() == self.identity.chain:
             return False
-        self.lease_seconds = float(status.get("leaseSeconds") or self.lease_seconds)
         self.identity = self.identity.signed(str(metadata["uid"]), chain, root)
         self.on_identity()
         return True
@@ -196,8 +204,12 @@ class SessionObject:
 
     async def _renew(self) -> None:
         pause = 0.0
+        self._lease_changed.clear()  # what is known at the start is no change
         while True:
-            await asyncio.sleep(pause or self.lease_seconds / 3)
+            with contextlib.suppress(TimeoutError):
+                # With a shorter lease (a new value of the chart), the third of the old one may be too late.
+                await asyncio.wait_for(self._lease_changed.wait(), pause or self.lease_seconds / 3)
+            self._lease_changed.clear()
             now = timestamp(datetime.datetime.now(datetime.UTC))
             try:
                 await self._api.patch(
@@ -207,26 +219,23 @@ class SessionObject:
             except ApiError as error:
                 if error.not_found:
                     raise SessionVanished("its object was deleted") from error
-                pause = _LONGEST_PAUSE
+                pause = _RENEWAL_PAUSE
             except KubeError:
-                pause = _LONGEST_PAUSE
+                pause = _RENEWAL_PAUSE
 
     async def _follow(self) -> None:
-        pause = 0.1
+        pace = Pace()
         while True:
             try:
                 async for kind, item in self._watch(self._version):
-                    pause = 0.1
                     if kind == "DELETED":
                         raise SessionVanished("its object was deleted")
                     if kind != "BOOKMARK":
                         self._take(item)
-            except KubeError as error:
+            except KubeError:
                 self._version = ""
                 await self._still_there()
-                if not (isinstance(error, ApiError) and error.gone):
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+            await pace.rest()
 
     async def _still_there(self) -> None:
         """After a gap in the watch the object may have gone unseen."""

@@ -13,7 +13,7 @@ from tunnel.kube import api as api_module
 from tunnel.kube.api import Api
 from tunnel.kube.errors import Unreachable
 from tunnel.kube.sockets import watchful_socket
-from tunnel.kube.tests.server import serving, watch_of
+from tunnel.testing.api_server import serving, watch_of
 
 BOOKMARK = ("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
 
