@@ -6,6 +6,7 @@ shapes the pod, never who is engaged at the moment: that reaches the agent over 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ APP_MOUNTS = "/tel_app_mounts"
 """Every volume of a replaced container is found below `APP_MOUNTS/CONTAINER`."""
 
 PROTOCOLS = frozenset({"TCP", "UDP"})
+
+MAX_LENGTH = 64 << 10
+"""Characters of the document. The agent gets it as one variable, of which the kernel takes 128 KiB; and anybody who may
+create a pod may write one, which others then read."""
+MAX_REPLACED = 64
+"""Containers whose place one agent takes."""
 
 
 class BadAgentConfig(ValueError):
@@ -134,8 +141,10 @@ class AgentConfig:
 def parse(text: str) -> AgentConfig:
     """Read the document. Fields this release does not know are left out; everything it knows must be right.
 
-    Raises BadAgentConfig.
+    Raises BadAgentConfig, at once for a document beyond MAX_LENGTH or MAX_REPLACED.
     """
+    if len(text) > MAX_LENGTH:
+        raise BadAgentConfig(f"The agent configuration has {len(text)} characters; {MAX_LENGTH} are allowed.")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -154,13 +163,14 @@ def parse(text: str) -> AgentConfig:
         ),
         workload=Workload(kind=_text(workload, "kind", "workload"), name=_text(workload, "name", "workload")),
         agent_port=_number(top, "agentPort", "the document", 1, 65535),
-        replaced=_items(top, "replaced", "the document", _replaced),
+        replaced=_items(top, "replaced", "the document", _replaced, MAX_REPLACED),
     )
     names = [container.name for container in config.replaced]
     if len(set(names)) != len(names):
         raise BadAgentConfig("Two replaced containers of the agent configuration have the same name.")
-    prefixes = [prefix for container in config.replaced for prefix in (container.env_prefix, container.from_prefix)]
-    if any(a.startswith(b) for i, a in enumerate(prefixes) for j, b in enumerate(prefixes) if i != j):
+    # What lies between a text and one that it begins, in this order, begins with it too: neighbours are enough.
+    prefixes = sorted(each for container in config.replaced for each in (container.env_prefix, container.from_prefix))
+    if any(longer.startswith(shorter) for shorter, longer in itertools.pairwise(prefixes)):
         raise BadAgentConfig("Two prefixes of the agent configuration begin alike.")
     return config
 
@@ -219,8 +229,12 @@ def _number(item: Mapping[str, object], key: str, where: str, low: int, high: in
 Item = TypeVar("Item")
 
 
-def _items(item: Mapping[str, object], key: str, where: str, read: Callable[[object, str], Item]) -> tuple[Item, ...]:
+def _items(
+    item: Mapping[str, object], key: str, where: str, read: Callable[[object, str], Item], most: int = MAX_LENGTH
+) -> tuple[Item, ...]:
     value = item.get(key, [])
     if not isinstance(value, list):
         raise BadAgentConfig(f"In the agent configuration {where}.{key} must be a list.")
+    if len(value) > most:
+        raise BadAgentConfig(f"In the agent configuration {where}.{key} has more than {most} entries.")
     return tuple(read(entry, f"{key}[{number}]") for number, entry in enumerate(value))

@@ -6,6 +6,7 @@ Pure: a pod and a wish in, a pod out. The webhook calls it at the pod's creation
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,16 @@ from typing import Any
 from manager.state.handover import Handover, hand_over, security_context
 from manager.state.resources import combined
 from tunnel import agentconfig
-from tunnel.agentconfig import AGENT_CONTAINER, ANNOTATION, AgentConfig, BadAgentConfig, ManagerAddress, Workload
+from tunnel.agentconfig import (
+    AGENT_CONTAINER,
+    ANNOTATION,
+    MAX_LENGTH,
+    MAX_REPLACED,
+    AgentConfig,
+    BadAgentConfig,
+    ManagerAddress,
+    Workload,
+)
 
 AGENT_PORT = 9900
 """Where the agent serves, or the next port above that no container declares."""
@@ -82,6 +92,9 @@ def inject(pod: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
         agent_port=_agent_port(spec, wish.ports),
         replaced=tuple(handover.config for handover in handovers),
     )
+    document = config.to_json()
+    if len(document) > MAX_LENGTH or len(replaced) > MAX_REPLACED:
+        raise NotInjectable("The replaced containers have more variables and ports than an agent can be told of.")
     agent = _agent(config, handovers, wish)
     declared = [port for container in replaced for port in container.get("ports") or []]
     if declared:
@@ -102,7 +115,7 @@ def inject(pod: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
         # The API server refuses an AppArmor annotation for a container that the pod does not have.
         if not (key.startswith(_APPARMOR) and key.removeprefix(_APPARMOR) in wish.containers)
     }
-    metadata["annotations"] = {**annotations, ANNOTATION: config.to_json()}
+    metadata["annotations"] = {**annotations, ANNOTATION: document}
     return result
 
 
@@ -123,11 +136,17 @@ def _present_config(pod: Mapping[str, Any]) -> AgentConfig | None:
     containers = {container["name"] for container in (pod.get("spec") or {}).get("containers") or []}
     if not isinstance(text, str) or AGENT_CONTAINER not in containers:
         return None
+    config = _parsed(text)
+    return None if config is None or any(container.name in containers for container in config.replaced) else config
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(text: str) -> AgentConfig | None:
+    """The document, or None for what is none. Remembered: every look at a pod, at any change of any pod, asks again."""
     try:
-        config = agentconfig.parse(text)
+        return agentconfig.parse(text)
     except BadAgentConfig:
         return None
-    return None if any(container.name in containers for container in config.replaced) else config
 
 
 def _replaceable(spec: Mapping[str, Any], wish: Wish) -> list[Mapping[str, Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from tunnel.agentconfig import (
+    MAX_LENGTH,
     AgentConfig,
     BadAgentConfig,
     ContainerPort,
@@ -65,6 +67,8 @@ def test_fields_of_a_later_release_are_left_out() -> None:
         (["replaced", 0, "name"], None, "replaced[0].name"),
         (["replaced", 1, "name"], "app", "same name"),
         (["replaced", 1, "fromPrefix"], "_TEL_APP_A_", "begin alike"),
+        (["replaced", 1, "fromPrefix"], "_TEL_APP", "begin alike"),
+        (["replaced"], [None] * 65, "more than 64"),
         (["replaced", 0, "ports", 1, "protocol"], "SCTP", "ports[1].protocol"),
         (["replaced", 0, "ports", 0, "containerPort"], "80", "ports[0].containerPort"),
         (["replaced", 0, "ports", 0, "name"], 80, "ports[0].name"),
@@ -86,7 +90,21 @@ def test_what_is_wrong_is_named(path: list[str | int], value: object, named: str
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 60_000, CONFIG.to_json() + " " * MAX_LENGTH])
 def test_not_a_document(text: str) -> None:
     with pytest.raises(BadAgentConfig):
         parse(text)
+
+
+def test_what_a_stranger_writes_costs_little() -> None:
+    """As many containers as an annotation has room for, whose prefixes all differ."""
+    many = document()
+    many["replaced"] = [
+        {**many["replaced"][1], "name": f"c{n}", "envPrefix": f"E{n}_", "fromPrefix": f"F{n}_"} for n in range(1600)
+    ]
+    text = json.dumps(many)
+    assert MAX_LENGTH < len(text) < 1 << 18
+    began = time.process_time()
+    with pytest.raises(BadAgentConfig):
+        parse(text)
+    assert time.process_time() - began < 0.2

@@ -371,6 +371,12 @@ def test_pods_without_agent(pod: dict[str, Any]) -> None:
     assert injected_containers(pod) == frozenset()
 
 
+def test_what_an_agent_could_not_be_told_is_refused() -> None:
+    many = [{"name": f"A_VARIABLE_WITH_A_LONG_NAME_{number}", "value": ""} for number in range(2000)]
+    with pytest.raises(NotInjectable, match="more variables"):
+        inject(simple(env=many), wish("app"))
+
+
 @pytest.mark.parametrize(
     ("change", "container", "reason"),
     [
