@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,8 @@ def _judge_pending(
         )
     if engagement.target not in claims.templates:
         return None
-    problem = _problem(engagement, claims)
+    beside = [each for (target, _), each in holders.items() if target == engagement.target]
+    problem = _problem(engagement, [each for each in beside if each.claim != engagement.claim], claims)
     if problem is not None:
         return problem
     holder = holders.get(engagement.claim)
@@ -108,8 +109,8 @@ def conflict_message(holder: Engagement, session: Session | None) -> str:
     )
 
 
-def _problem(engagement: Engagement, claims: Claims) -> Verdict | None:
-    """Why this workload cannot be engaged so, whoever asks."""
+def _problem(engagement: Engagement, beside: Sequence[Engagement], claims: Claims) -> Verdict | None:
+    """Why this workload cannot be engaged so, whoever asks. `beside`: those who hold other containers of it."""
     target = engagement.target
     template = claims.templates[target]
     if template is None:
@@ -125,8 +126,16 @@ def _problem(engagement: Engagement, claims: Claims) -> Verdict | None:
         if taken and container["name"] != engagement.container:
             number = min(taken)[0]
             return Verdict(Outcome.FAIL, "BadPort", f"Port {number} belongs to container {container['name']}.")
+    for other in beside:
+        if set(engagement.ports) & set(other.ports):
+            number = min(set(engagement.ports) & set(other.ports))[0]
+            why = f"Port {number} goes to {other.user} already, who replaces container {other.container}."
+            return Verdict(Outcome.FAIL, "Conflict", why)
+    # Their pods will have one agent for all: what it could not be is refused now, not when a pod has gone.
     wish = dataclasses.replace(
-        claims.wish(target), containers=frozenset({engagement.container}), ports=frozenset(numbers)
+        claims.wish(target),
+        containers=frozenset({engagement.container, *(other.container for other in beside)}),
+        ports=frozenset({*numbers, *(port for other in beside for port, _ in other.ports)}),
     )
     try:
         inject({"metadata": template.get("metadata") or {}, "spec": template.get("spec") or {}}, wish)

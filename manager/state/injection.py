@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +96,7 @@ def inject(pod: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
     if len(document) > MAX_LENGTH or len(replaced) > MAX_REPLACED:
         raise NotInjectable("The replaced containers have more variables and ports than an agent can be told of.")
     agent = _agent(config, handovers, wish)
-    declared = [port for container in replaced for port in container.get("ports") or []]
+    declared = _declared(replaced)
     if declared:
         agent["ports"] = declared
     if resources:
@@ -170,6 +170,29 @@ def _replaceable(spec: Mapping[str, Any], wish: Wish) -> list[Mapping[str, Any]]
     if any(volume["name"] == TOKEN_VOLUME for volume in spec.get("volumes") or []):
         raise NotInjectable(f"The pod has a volume {TOKEN_VOLUME} of its own; rename it.")
     return [container for container in spec["containers"] if container["name"] in wish.containers]
+
+
+def _declared(containers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ports of these containers as one container may declare them: each name once, each port once for each name.
+
+    A name means the first port that has it, as it does to a Service whose pods have it in several containers.
+    """
+    result: list[dict[str, Any]] = []
+    numbers: set[tuple[int, str]] = set()
+    names: dict[str, str] = {}
+    for port in (port for container in containers for port in container.get("ports") or []):
+        kept, protocol = dict(port), port.get("protocol") or "TCP"
+        name = kept.get("name")
+        if name in names:
+            if names[name] != protocol:
+                raise NotInjectable(f"The containers call two ports {name}, of different protocols; one agent cannot.")
+            del kept["name"]
+        elif name:
+            names[name] = protocol
+        if "name" in kept or (port["containerPort"], protocol) not in numbers:
+            result.append(kept)
+        numbers.add((port["containerPort"], protocol))
+    return result
 
 
 def _agent(config: AgentConfig, handovers: list[Handover], wish: Wish) -> dict[str, Any]:

@@ -20,6 +20,9 @@ LEAST_LIMITS: Mapping[str, str] = {"memory": "128Mi", "cpu": "250m"}
 """A limit below this is raised: the agent is a Python process of about 60 MiB that would be killed by a limit fit
 for a small Go program, and take minutes to start with a hundredth of a core."""
 
+_SHARED = frozenset({"cpu", "memory", "ephemeral-storage"})
+"""Resources of which a container without limit may take what the node has."""
+
 
 def quantity(text: object) -> Fraction:
     """The exact value of a quantity. Raises ValueError."""
@@ -56,6 +59,9 @@ def resolve_reference(reference: Mapping[str, Any], resources: Mapping[str, Any]
 def combined(all_resources: Sequence[Mapping[str, Any]], *, raise_limits: bool) -> dict[str, Any]:
     """The resources of one container that stands for several: sums, and no limit where one of them has none.
 
+    Of what is not shared but given out (devices, huge pages) a container without limit has nothing, and Kubernetes
+    wants request and limit to be the same: there the sum is of those that have some.
+
     With `raise_limits` a limit below LEAST_LIMITS is raised to it. Raises ValueError for what is no quantity.
     """
     result: dict[str, Any] = {}
@@ -65,7 +71,7 @@ def combined(all_resources: Sequence[Mapping[str, Any]], *, raise_limits: bool) 
         amounts: dict[str, str] = {}
         for name in names:
             stated = [str(one[name]) for one in each if name in one]
-            if kind == "limits" and len(stated) < len(each):
+            if kind == "limits" and name in _SHARED and len(stated) < len(each):
                 continue
             amounts[name] = stated[0] if len(stated) == 1 else _text(sum(map(quantity, stated), Fraction(0)))
             if kind == "limits" and raise_limits and name in LEAST_LIMITS:

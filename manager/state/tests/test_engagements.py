@@ -90,6 +90,23 @@ def test_two_containers_of_one_workload_go_to_two_users() -> None:
     assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.ACCEPT}
 
 
+def test_two_containers_that_do_not_fit_into_one_agent_do_not_go_to_two_users() -> None:
+    holder = engagement("e1", phase="Active", ports=[{"containerPort": 7000}])
+    same_port = engagement("e2", "bob", session_uid="s2", container="side", ports=[{"containerPort": 7000}])
+    verdicts = _judge(holder, same_port)
+    assert _reason(verdicts, "e2") == "Conflict"
+    assert verdicts["e2"].message == "Port 7000 goes to alice already, who replaces container app."
+    other_protocol = [{"containerPort": 7000, "protocol": "UDP"}]
+    beside = engagement("e2", "bob", session_uid="s2", container="side", ports=other_protocol)
+    assert _judge(holder, beside)["e2"].outcome is Outcome.ACCEPT
+    app, side = TEMPLATE["spec"]["containers"]
+    names = [
+        {**app, "ports": [{"containerPort": 8080, "name": "main"}]},
+        {**side, "ports": [{"containerPort": 9090, "name": "main", "protocol": "UDP"}]},
+    ]
+    assert _reason(_judge(holder, beside, template={"spec": {"containers": names}}), "e2") == "NotInjectable"
+
+
 def test_a_failed_one_holds_nothing() -> None:
     verdicts = _judge(engagement("e1", "bob", session_uid="s2", phase="Failed"), engagement("e2"))
     assert verdicts["e2"].outcome is Outcome.ACCEPT

@@ -337,6 +337,34 @@ def test_two_containers_one_agent() -> None:
     }
 
 
+def _two(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, Any]:
+    pod = simple(ports=first)
+    pod["spec"]["containers"].append({"name": "log", "image": "y", "ports": second})
+    return pod
+
+
+def test_two_containers_that_declare_the_same() -> None:
+    pod = _two(
+        [{"containerPort": 80, "name": "http"}, {"containerPort": 53, "protocol": "UDP"}],
+        [
+            {"containerPort": 81, "name": "http", "protocol": "TCP"},
+            {"containerPort": 53},
+            {"containerPort": 80},
+            {"containerPort": 80, "name": "web"},
+        ],
+    )
+    assert agent(inject(pod, wish("app", "log")))["ports"] == [
+        {"containerPort": 80, "name": "http"},
+        {"containerPort": 53, "protocol": "UDP"},
+        {"containerPort": 81, "protocol": "TCP"},
+        {"containerPort": 53},
+        {"containerPort": 80, "name": "web"},
+    ]
+    udp = _two([{"containerPort": 80, "name": "http"}], [{"containerPort": 443, "name": "http", "protocol": "UDP"}])
+    with pytest.raises(NotInjectable, match="two ports http, of different protocols"):
+        inject(udp, wish("app", "log"))
+
+
 def test_again_changes_nothing() -> None:
     once = inject(POD, wish("app"))
     assert inject(once, wish("app")) == once

@@ -62,6 +62,14 @@ def test_references(resource: str, divisor: str | None, value: str | None) -> No
         ([{"limits": {"cpu": "0.5"}}, {"limits": {"cpu": "1"}}], {"limits": {"cpu": "1500m"}}),
         ([{"limits": {"cpu": "2"}}, {}], {}),
         ([{"requests": {"cpu": "2"}}, {}], {"requests": {"cpu": "2"}}),
+        (
+            [
+                {"limits": {"a.io/gpu": "1", "cpu": "2"}},
+                {"limits": {"hugepages-2Mi": "4Mi"}},
+                {"limits": {"a.io/gpu": 2}},
+            ],
+            {"limits": {"a.io/gpu": "3", "hugepages-2Mi": "4Mi"}},
+        ),
         ([{"claims": [{"name": "gpu"}]}, {"claims": [{"name": "gpu"}]}], {"claims": [{"name": "gpu"}]}),
     ],
 )
