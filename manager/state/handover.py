@@ -112,7 +112,10 @@ def _mount(mount: Mapping[str, Any], config: ReplacedContainer) -> dict[str, Any
 def security_context(
     containers: Sequence[Mapping[str, Any]], pod_context: Mapping[str, Any], ports: frozenset[int]
 ) -> dict[str, Any]:
-    """The agent's privileges: the first container's user and groups and confinement, and nothing it may do beyond.
+    """The agent's privileges: the first container's user and groups, and nothing it may do beyond.
+
+    The agent writes nothing and needs no unusual system call, whatever the app's container was allowed; a seccomp or
+    AppArmor profile of the node's own is made for the app, not for the agent.
 
     To listen on a port below 1024 (`ports` are all it may have to take) it gets that one capability. A container that
     says nothing about its user runs as its image says, which is not known here; one that listens on such a port is
@@ -121,14 +124,12 @@ def security_context(
     first = containers[0].get("securityContext") or {}
     context: dict[str, Any] = {
         key: first[key]
-        for key in ("runAsUser", "runAsGroup", "runAsNonRoot", "readOnlyRootFilesystem", "seLinuxOptions")
+        for key in ("runAsUser", "runAsGroup", "runAsNonRoot", "seLinuxOptions")
         if first.get(key) is not None
     }
-    for key in ("seccompProfile", "appArmorProfile"):
-        profile = first.get(key)
-        if profile is not None:
-            # A profile of the node's own is made for the app's system calls, not for the agent's.
-            context[key] = {"type": "RuntimeDefault"} if profile.get("type") == "Localhost" else profile
+    apparmor = first.get("appArmorProfile")
+    if apparmor is not None:
+        context["appArmorProfile"] = {"type": "RuntimeDefault"} if apparmor.get("type") == "Localhost" else apparmor
     capabilities: dict[str, Any] = {"drop": ["ALL"]}
     if any(port < 1024 for port in ports):
         capabilities["add"] = ["NET_BIND_SERVICE"]
@@ -137,4 +138,6 @@ def security_context(
             context["runAsUser"] = 0
     context["capabilities"] = capabilities
     context["allowPrivilegeEscalation"] = False
+    context["readOnlyRootFilesystem"] = True
+    context["seccompProfile"] = {"type": "RuntimeDefault"}
     return context

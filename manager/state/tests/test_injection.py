@@ -269,6 +269,28 @@ def test_privileges_are_the_apps_user_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
+    ("context", "confined"),
+    [
+        ({}, {}),
+        ({"readOnlyRootFilesystem": False, "seccompProfile": {"type": "Unconfined"}}, {}),
+        (
+            {"allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}},
+            {"runAsNonRoot": True},
+        ),
+    ],
+)
+def test_confined_whatever_the_app_says(context: dict[str, Any], confined: dict[str, Any]) -> None:
+    """As the Pod Security Standard `restricted` has it, where the app's pod does."""
+    assert agent(inject(simple(securityContext=context), wish("app")))["securityContext"] == {
+        **confined,
+        "readOnlyRootFilesystem": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"]},
+        "allowPrivilegeEscalation": False,
+    }
+
+
+@pytest.mark.parametrize(
     ("context", "pod_context", "user"),
     [({}, {}, 0), ({"runAsUser": 5}, {}, 5), ({}, {"runAsUser": 7}, None), ({"runAsNonRoot": True}, {}, None)],
 )
