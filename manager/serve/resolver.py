@@ -60,6 +60,7 @@ class _Socket(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.DatagramTransport", transport)  # uvloop's do not inherit from asyncio's
+        self.close_if_idle()
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         if len(data) < _HEADER or not data[2] & _RESPONSE:
@@ -75,7 +76,7 @@ class _Socket(asyncio.DatagramProtocol):
                 future.set_exception(exc if isinstance(exc, OSError) else OSError(str(exc)))
 
     def retire(self) -> None:
-        """Close as soon as nothing is under way."""
+        """Close as soon as nothing is under way; at once when it is opened only then."""
         self.retired = True
         self.close_if_idle()
 
@@ -136,7 +137,12 @@ class Resolver:
         udp = self._sockets.get(server)
         if udp is not None and loop.time() - udp.born < _SOCKET_LIFE and len(udp.waiting) < 4096:
             return udp
-        _, fresh = await loop.create_datagram_endpoint(_Socket, remote_addr=(server, self._port))
+        fresh = _Socket()
+        try:
+            await loop.create_datagram_endpoint(lambda: fresh, remote_addr=(server, self._port))
+        except BaseException:
+            fresh.retire()  # a question that was given up meanwhile: uvloop opens the transport all the same
+            raise
         fresh.born = loop.time()
         self._retire(server)
         self._sockets[server] = fresh

@@ -1,4 +1,6 @@
 import asyncio
+import os
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -7,6 +9,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
+import pytest
 import uvloop
 
 from manager.serve.dns import ClusterDns
@@ -46,14 +49,27 @@ class Server(asyncio.DatagramProtocol):
         writer.close()
 
 
+def _same_port() -> tuple[socket.socket, socket.socket]:
+    """A TCP and a UDP socket on one port, whichever is free for both."""
+    while True:
+        tcp, udp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+        tcp.bind(("127.0.0.1", 0))
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+            continue
+        return tcp, udp
+
+
 def _with_server(answer: Answerer, test: Callable[[Server, Resolver], Awaitable[None]]) -> None:
     async def body() -> None:
         server = Server(answer)
-        listener = await asyncio.start_server(server.serve_tcp, "127.0.0.1", 0)
-        server.port = listener.sockets[0].getsockname()[1]
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: server, local_addr=("127.0.0.1", server.port)
-        )
+        tcp, udp = _same_port()
+        server.port = tcp.getsockname()[1]
+        listener = await asyncio.start_server(server.serve_tcp, sock=tcp)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: server, sock=udp)
         resolver = Resolver(["127.0.0.1"], server.port)
         try:
             await asyncio.wait_for(test(server, resolver), 20)
@@ -116,6 +132,23 @@ def test_a_closed_port_is_no_answer_at_once() -> None:
             assert await closed.ask(dns.message.make_query("x.", "A").to_wire()) is None
 
     _with_server(_address, test)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_question_given_up_while_its_socket_opens_leaves_none(turns: int) -> None:
+    async def body() -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        resolver = Resolver(["127.0.0.1"], 1)
+        asking = asyncio.create_task(resolver.ask(dns.message.make_query("x.", "A").to_wire()), name="asking")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        resolver.close()
+        await asyncio.sleep(0.01)
+        assert set(os.listdir("/proc/self/fd")) == before
+
+    uvloop.run(body())
 
 
 def test_a_short_name_is_searched_in_the_connected_namespace() -> None:

@@ -53,6 +53,13 @@ class _Once(asyncio.DatagramProtocol):
     def __init__(self, question: Question) -> None:
         self._question = question
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.BaseTransport | None = None
+        self._closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        if self._closed:
+            transport.close()
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         if not self.reply.done() and answers_to(data, self._question):
@@ -62,16 +69,23 @@ class _Once(asyncio.DatagramProtocol):
         if not self.reply.done():
             self.reply.set_exception(exc)
 
+    def close(self) -> None:
+        """Close the socket, now or as soon as there is one: uvloop opens it also for a question that was given up."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
+
 
 async def _over_udp(address: str, message: bytes, question: Question) -> bytes:
     loop = asyncio.get_running_loop()
     family, where = _resolver(address)
-    transport, protocol = await loop.create_datagram_endpoint(lambda: _Once(question), remote_addr=where, family=family)
+    once = _Once(question)
     try:
+        transport, _ = await loop.create_datagram_endpoint(lambda: once, remote_addr=where, family=family)
         transport.sendto(message)
-        return await protocol.reply
+        return await once.reply
     finally:
-        transport.close()
+        once.close()
 
 
 async def _over_tcp(address: str, message: bytes, question: Question) -> bytes:
