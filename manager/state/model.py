@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,14 @@ from manager.state.injection import injected_containers
 
 RENEWED = "tpctl.io/renewed"
 """Annotation on a Session: its worker's sign of life."""
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+def is_name(text: str) -> bool:
+    """Whether a workload can have this name (RFC 1123 subdomain): what is none must not get into a path."""
+    return len(text) <= 253 and _NAME.fullmatch(text) is not None
 
 
 class SessionPhase(enum.StrEnum):
