@@ -89,8 +89,7 @@ class SessionController:
         )
 
     def _publish(self, sessions: list[Session]) -> None:
-        now = asyncio.get_running_loop().time()
-        live = {session.uid: session for session in sessions if self._leases.live(session, now)}
+        live = {session.uid: session for session in sessions if session.phase is SessionPhase.ACTIVE}
         if live != self._live.all():
             self._live.update(live)
             self._on_change()
@@ -114,7 +113,8 @@ class SessionController:
             )
         except ApiError as error:
             if error.not_found or error.conflict:
-                return True  # the watch brings what is true now
+                await self._look(session)
+                return False
             log.warning("cannot write the status of session %s: %s", session.name, error)
             return False
         except KubeError as error:
@@ -123,6 +123,22 @@ class SessionController:
         log.info("session %s of %s (%s): %s", session.name, session.user, session.host, decision.step.name.lower())
         self._fresh.put(item)
         return True
+
+    async def _look(self, session: Session) -> None:
+        """Learn what became of a session that is not as we know it: the watch may tell late, or not at all."""
+        key = (session.namespace, session.name)
+        try:
+            item = await self._api.get(paths.sessions(*key))
+        except KubeError as error:
+            if not (isinstance(error, ApiError) and error.not_found):
+                log.warning("cannot read session %s: %s", session.name, error)
+                return
+            item = {}
+        known = self.informer.items.get(key)
+        if (item.get("metadata") or {}).get("uid") == session.uid:
+            self._fresh.put(item)
+        elif known is not None and session_of(known).uid == session.uid:
+            del self.informer.items[key]
 
     def _status(self, session: Session, decision: Decision) -> Mapping[str, Any]:
         status: dict[str, Any] = {"reason": decision.reason, "message": decision.message}

@@ -20,7 +20,8 @@ class Leases:
     """The last sign of life of each session. `now` is monotonic seconds.
 
     Only changes that this manager saw count, so after its own start, and after the API server was away (`forgive`),
-    every session has a whole lease.
+    every session has a whole lease. Silence alone ends nothing: it may be the watch that is silent. A session ends when
+    the API server takes the word `Expired` for the version that was silent.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -43,10 +44,6 @@ class Leases:
         """Seconds since the last sign of life; 0 for a session not observed yet."""
         known = self._seen.get(uid)
         return now - known[1] if known else 0.0
-
-    def live(self, session: Session, now: float) -> bool:
-        """Whether the session may be served."""
-        return session.phase is SessionPhase.ACTIVE and self.silence(session.uid, now) <= self.seconds
 
     def next_end(self, now: float) -> float | None:
         """Seconds until the next lease ends or an ended session is to be deleted; None without sessions."""

@@ -92,15 +92,13 @@ def test_only_changes_of_the_annotation_are_signs_of_life() -> None:
     assert leases.silence("s1", 9) == 9
     leases.observe([session(renewed="b")], 9)
     assert leases.silence("s1", 9) == 0
-    assert leases.live(session(), 19)
-    assert not leases.live(session(), 19.1)
 
 
 def test_nobody_could_renew_while_the_api_server_was_away() -> None:
     leases = Leases(10)
     leases.observe([session()], 0)
     leases.forgive(9)
-    assert leases.live(session(), 19)
+    assert leases.silence("s1", 19) == 10
 
 
 def test_the_next_end_is_the_soonest_to_come() -> None:
