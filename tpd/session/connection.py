@@ -8,7 +8,8 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,13 +22,14 @@ from tpd.session.errors import SessionError, from_kube
 from tpd.session.kube.session_object import SessionVanished
 from tpd.session.outbound import Outbound
 from tpd.session.peer_link import Shared
-from tpd.session.settings import Settings, difference, resolve
+from tpd.session.settings import Settings, difference, environment_of, kubeconfigs, resolve
 from tpd.session.subnets import host_config, subnets_of
 from tpd.tlds import is_taken
 from tunnel.aio.backoff import Backoff
 from tunnel.aio.stack_driver import StackDriver
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.errors import KubeError
+from tunnel.kube.kubeconfig import load
 from tunnel.mux.link import Link
 from tunnel.proto import daemon_pb2, manager_pb2
 from tunnel.stack import Limits, Stack
@@ -107,10 +109,13 @@ class Connection:
     async def connect(self, request: daemon_pb2.Connect, progress: Progress) -> daemon_pb2.ConnectResult:
         """Bring the connection up, or say that it is up already. Raises `SessionError`."""
         async with self._connecting:
-            api = await self._make_api(request)
-            settings = resolve(request, context=api.context, server=api.server, default_namespace=api.namespace)
+            environment = environment_of(request, os.environ)
+            files = kubeconfigs(request, environment)
+            try:
+                settings = resolve(request, load([Path(file) for file in files], request.context))
+            except KubeError as error:
+                raise from_kube(error, "reading the kubeconfig") from error
             if self.settings is not None:
-                await api.close()
                 if differs := difference(self.settings, settings):
                     raise SessionError(differs)
                 if self._state != "connected":
@@ -123,7 +128,10 @@ class Connection:
                 result = self.result()
                 result.existed = True
                 return result
-            self.api, self.settings = api, settings
+            if os.path.isdir(request.working_directory):
+                os.chdir(request.working_directory)  # credential plugins run where the caller's kubectl would run them
+            self.api = api = await self._make_api(environment, files, settings.context)
+            self.settings = settings
             try:
                 await self._bring_up(api, settings, progress)
             except BaseException:
@@ -131,13 +139,11 @@ class Connection:
                 raise
             return self.result()
 
-    async def _make_api(self, request: daemon_pb2.Connect) -> Api:
+    async def _make_api(self, environment: Mapping[str, str], files: Sequence[str], context: str) -> Api:
         from tunnel.kube.api import from_kubeconfig
 
-        if request.working_directory and os.path.isdir(request.working_directory):
-            os.chdir(request.working_directory)  # relative paths mean what they mean to the caller
         try:
-            return await from_kubeconfig(os.environ, paths=list(request.kubeconfig), context=request.context)
+            return await from_kubeconfig(environment, paths=files, context=context)
         except KubeError as error:
             raise from_kube(error, "reading the kubeconfig") from error
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from tunnel.kube.kubeconfig import Credentials, paths_from
 from tunnel.proto import daemon_pb2
 
 
@@ -14,6 +17,8 @@ class Settings:
 
     context: str
     server: str
+    user: str
+    """The kubeconfig's name for who we are there."""
     namespace: str
     manager_namespace: str
     """Empty: wherever it is found."""
@@ -21,12 +26,29 @@ class Settings:
     name: str
 
 
-def resolve(request: daemon_pb2.Connect, *, context: str, server: str, default_namespace: str) -> Settings:
-    """Fill in the defaults; context, server and default_namespace come from the kubeconfig."""
-    namespace = request.namespace or default_namespace
+def environment_of(request: daemon_pb2.Connect, own: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment: that of this request alone, over what `own` (the worker's, that of the connection's
+    first caller) says of the account."""
+    if not request.environment:
+        return dict(own)
+    return {name: own[name] for name in _ACCOUNT if name in own} | dict(request.environment)
+
+
+_ACCOUNT = ("HOME", "USER", "LOGNAME")
+
+
+def kubeconfigs(request: daemon_pb2.Connect, environment: Mapping[str, str]) -> list[str]:
+    """The files that the caller means: relative paths are relative to where the caller is."""
+    return [str(Path(request.working_directory, path)) for path in paths_from(environment, request.kubeconfig)]
+
+
+def resolve(request: daemon_pb2.Connect, found: Credentials) -> Settings:
+    """Fill in the defaults from what the kubeconfig says."""
+    context, namespace = found.context, request.namespace or found.namespace
     return Settings(
         context=context,
-        server=server,
+        server=found.server,
+        user=found.user,
         namespace=namespace,
         manager_namespace=request.manager_namespace,
         mapped_namespaces=tuple(sorted(set(request.mapped_namespaces))),
@@ -37,6 +59,7 @@ def resolve(request: daemon_pb2.Connect, *, context: str, server: str, default_n
 _WORDS = {
     "context": "context",
     "server": "API server",
+    "user": "kubeconfig user",
     "namespace": "namespace",
     "manager_namespace": "manager namespace",
     "mapped_namespaces": "mapped namespaces",

@@ -34,6 +34,8 @@ class Credentials:
     token_file: str | None = None
     basic: str | None = None
     plugin: bool = False
+    user: str = ""
+    """The kubeconfig's name for who we are; empty in a pod."""
 
 
 def paths_from(environment: Mapping[str, str], explicit: Sequence[str] = ()) -> list[Path]:
@@ -100,6 +102,7 @@ def _credentials(
         token_file=str(home / token_file) if token_file else None,
         basic=basic,
         plugin="exec" in who or "auth-provider" in who,
+        user=str(details.get("user") or ""),
     )
 
 
