@@ -2,44 +2,34 @@
 
 A cluster on the laptop itself often forwards what it does not know to the host's resolver, which asks us. What goes
 into the cluster therefore carries a mark: the letters of its name in a random mixture of cases, which resolvers keep
-(draft-vixie-dnsext-dns0x20). A question with the mark of one in flight has come back. As a last resort, more than
-`TOO_MANY` equal questions at once are taken for a loop, too.
+(draft-vixie-dnsext-dns0x20). A question with the mark of one in flight has come back. One that lost its mark on the way
+equals the one in flight and shares its answer (`shared.py`), so that it goes no further round either.
 """
 
 from __future__ import annotations
-
-TOO_MANY = 32
 
 Key = tuple[bytes, int]
 
 
 class LoopGuard:
-    """The questions in flight to the cluster."""
+    """The marked questions in flight to the cluster."""
 
     def __init__(self) -> None:
         self._marks: dict[Key, int] = {}
-        self._equal: dict[Key, int] = {}
 
     def came_back(self, name: bytes, qtype: int) -> bool:
         """Whether this question is one of ours."""
-        return (name, qtype) in self._marks or self._equal.get((name.lower(), qtype), 0) >= TOO_MANY
+        return (name, qtype) in self._marks
 
-    def sent(self, name: bytes, qtype: int, *, marked: bool) -> None:
-        """A question under `name` goes into the cluster; marked: that spelling is ours alone."""
-        for table, key in self._entries(name, qtype, marked):
-            table[key] = table.get(key, 0) + 1
+    def sent(self, name: bytes, qtype: int) -> None:
+        """A question goes into the cluster under `name`, a spelling that is ours alone."""
+        self._marks[name, qtype] = self._marks.get((name, qtype), 0) + 1
 
-    def finished(self, name: bytes, qtype: int, *, marked: bool) -> None:
+    def finished(self, name: bytes, qtype: int) -> None:
         """It was answered or given up; arguments as for `sent`."""
-        for table, key in self._entries(name, qtype, marked):
-            if table.get(key, 0) <= 1:
-                table.pop(key, None)
-            else:
-                table[key] -= 1
-
-    def _entries(self, name: bytes, qtype: int, marked: bool) -> list[tuple[dict[Key, int], Key]]:
-        equal = (self._equal, (name.lower(), qtype))
-        return [equal, (self._marks, (name, qtype))] if marked else [equal]
+        left = self._marks.pop((name, qtype), 0) - 1
+        if left > 0:
+            self._marks[name, qtype] = left
 
 
 def mark(name: bytes, bits: int) -> bytes:

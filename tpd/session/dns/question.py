@@ -76,6 +76,12 @@ def with_name(message: bytes, name: bytes) -> bytes:
     return message[: _HEADER.size] + name + message[_HEADER.size + len(name) :]
 
 
+def readdressed(reply: bytes, question: Question) -> bytes:
+    """`reply` to an equal question as the reply to this one: its id, and its spelling of the name."""
+    ident, count = question.id.to_bytes(2, "big"), int.from_bytes(reply[4:6], "big")
+    return ident + (with_name(reply, question.name) if count else reply)[2:]
+
+
 def answers_to(reply: bytes, question: Question) -> bool:
     """Whether `reply` is a response to `question`: same id, name (any case), type and class."""
     if len(reply) < question.end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
@@ -21,10 +22,12 @@ from tpd.session.dns.question import (
     udp_limit,
     with_name,
 )
+from tpd.session.dns.shared import Reply, Shared
 from tpd.session.dns.upstream import Upstream
 from tunnel.aio.tasks import Tasks
 
-Reply = Callable[[bytes], None]
+log = logging.getLogger(__name__)
+
 ClusterQuery = Callable[[bytes, Callable[[bytes | None], None]], None]
 """Ask the manager a raw message; None: no carrier, or no answer in time."""
 
@@ -50,6 +53,7 @@ class DnsServer:
         self._tasks = tasks
         self._random = randomness
         self._guard = LoopGuard()
+        self._shared = Shared()
         self._asking = 0
         self.names: Names | None = None
 
@@ -73,8 +77,8 @@ class DnsServer:
             self._ask_upstream(message, question, tcp, answer)
         elif self._guard.came_back(question.name, question.qtype):
             reply(failure(question, NXDOMAIN))
-        else:
-            self._ask_cluster(message, question, way, tcp, answer)
+        elif (answer_all := self._shared.join(message, question, tcp, answer)) is not None:
+            self._ask_cluster(message, question, way, tcp, answer_all)
         return True
 
     def _limited(self, message: bytes, question: Question, reply: Reply) -> Reply:
@@ -90,18 +94,18 @@ class DnsServer:
         if way is not Route.CLUSTER or not self._is_authoritative(question):
             name = mark(question.name, self._random.getrandbits(256))
             marked = name != question.name
-        self._guard.sent(name, question.qtype, marked=marked)
+        if marked:
+            self._guard.sent(name, question.qtype)
 
         def done(found: bytes | None) -> None:
-            self._guard.finished(name, question.qtype, marked=marked)
+            if marked:
+                self._guard.finished(name, question.qtype)
             if found is None or not answers_to(found, question):
                 reply(failure(question, SERVFAIL))
             elif way is Route.CLUSTER_THEN_UPSTREAM and rcode(found) == NXDOMAIN:
                 self._ask_upstream(message, question, tcp, reply)
-            elif len(found) >= question.end:
-                reply(with_name(found, question.name))
             else:
-                reply(failure(question, rcode(found)))
+                reply(found if len(found) >= question.end else failure(question, rcode(found)))
 
         self._query_cluster(with_name(message, name), done)
 
@@ -118,8 +122,11 @@ class DnsServer:
         self._tasks.spawn(self._forward(message, question, tcp, reply), name="dns-upstream")
 
     async def _forward(self, message: bytes, question: Question, tcp: bool, reply: Reply) -> None:
+        found = None
         try:
             found = await self._upstream.ask(message, question, tcp=tcp)
+        except Exception:  # whoever waits must hear something
+            log.exception("asking the laptop's resolvers failed")
         finally:
             self._asking -= 1
         reply(found if found is not None else failure(question, SERVFAIL))

@@ -59,13 +59,20 @@ class Cluster:
         self.near = near
         self.answers = answers
         self.asked: list[str] = []
+        self.waiting: list[tuple[bytes, Callable[[bytes | None], None]]] = []
 
     def query(self, message: bytes, done: Callable[[bytes | None], None]) -> None:
         query = dns.message.from_wire(message)
         name = query.question[0].name
         self.asked.append(str(name))
         if not self.answers:
+            self.waiting.append((message, done))
             return
+        self.answer(message, done)
+
+    def answer(self, message: bytes, done: Callable[[bytes | None], None]) -> None:
+        query = dns.message.from_wire(message)
+        name = query.question[0].name
         reply = dns.message.make_response(query)
         address = self.known.get(str(name).lower())
         if address is None:
@@ -184,6 +191,68 @@ def test_a_question_that_comes_back_is_answered_nxdomain() -> None:
             (sent,) = cluster.asked
             assert (await ask(server, sent)).rcode() == dns.rcode.NXDOMAIN
             assert len(cluster.asked) == 1, "it did not go round"
+
+    asyncio.run(run())
+
+
+def test_many_equal_questions_at_once_are_one_and_each_gets_its_own_answer() -> None:
+    async def run() -> None:
+        cluster = Cluster({"orders.": "10.96.0.4"}, answers=False)
+        async with laptop(cluster) as server:
+            asking = [asyncio.create_task(ask(server, name)) for name in ("orders.", "ORDERS.") for _ in range(64)]
+            await asyncio.sleep(0)
+            assert len(cluster.asked) == 1
+            cluster.answer(*cluster.waiting.pop())
+            assert [addresses(answer) for answer in await asyncio.gather(*asking)] == [["10.96.0.4"]] * 128
+            again = asyncio.create_task(ask(server, "orders."))
+            await asyncio.sleep(0)
+            assert len(cluster.asked) == 2, "what was answered is asked anew"
+            cluster.waiting.pop()[1](None)
+            assert (await again).rcode() == dns.rcode.SERVFAIL
+
+    asyncio.run(run())
+
+
+def test_questions_that_differ_in_more_than_the_name_s_case_are_asked_each() -> None:
+    async def run() -> None:
+        cluster = Cluster({}, answers=False)
+        async with laptop(cluster) as server:
+            for query in (
+                dns.message.make_query("orders.", "A"),
+                dns.message.make_query("orders.", "AAAA"),
+                dns.message.make_query("orders.", "A", use_edns=0, payload=4096),
+                dns.message.make_query("orders.", "A", flags=0),
+            ):
+                for tcp in (False, True):
+                    assert server.ask(query.to_wire(), tcp, lambda _: None)
+            assert len(cluster.asked) == 8
+
+    asyncio.run(run())
+
+
+def test_very_many_different_questions_are_no_loop() -> None:
+    async def run() -> None:
+        cluster = Cluster({}, answers=False)
+        heard: list[bytes] = []
+        async with laptop(cluster) as server:
+            for size in range(512, 612):
+                assert server.ask(
+                    dns.message.make_query("orders.", "A", use_edns=0, payload=size).to_wire(), False, heard.append
+                )
+            assert heard == []
+
+    asyncio.run(run())
+
+
+def test_what_nobody_in_the_cluster_knows_is_asked_upstream_once() -> None:
+    async def run() -> None:
+        cluster, resolver = Cluster({}, answers=False), Resolver()
+        async with laptop(cluster, resolver) as server:
+            asking = [asyncio.create_task(ask(server, "github.com.")) for _ in range(40)]
+            await asyncio.sleep(0)
+            cluster.answer(*cluster.waiting.pop())
+            assert [addresses(answer) for answer in await asyncio.gather(*asking)] == [["192.0.2.1"]] * 40
+            assert resolver.asked == ["github.com."]
 
     asyncio.run(run())
 
