@@ -16,6 +16,7 @@ from typing import Any
 
 from tpd.session import errors
 from tpd.session.carriers.port_forward import CarrierFailed, PortForward
+from tpd.session.carriers.port_forward import discard as discard_carrier
 from tpd.session.control import Progress
 from tpd.session.errors import SessionError
 from tpd.session.identity import new_identity
@@ -85,7 +86,7 @@ async def discard(session: SessionObject, carrier: asyncio.Task[PortForward] | N
             pass  # its lease ends it
 
     if carrier is not None:
-        carrier.cancel()
+        discard_carrier(carrier)
     await asyncio.shield(take_back())
 
 

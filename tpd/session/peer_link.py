@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tpd.session.carriers.peer import PeerChannel
-from tpd.session.carriers.port_forward import CarrierFailed, PortForward
+from tpd.session.carriers.port_forward import CarrierFailed, PortForward, discard
 from tpd.session.identity import Identity
 from tunnel.aio.byte_stream import ByteStream, StreamError
 from tunnel.aio.link_client import LinkClient, LinkState
@@ -86,7 +86,7 @@ class PeerLink:
             await self._client.run()
         finally:
             if self._first is not None:
-                self._first.cancel()
+                discard(self._first)
             await asyncio.gather(*(peer.close() for peer in self._peers.values()))
 
     async def connected(self) -> None:
@@ -107,7 +107,11 @@ class PeerLink:
             raise StreamError(str(error)) from error
         from tunnel.aio.grpc_stream import connect_stream
 
-        peer = PeerChannel(carrier, where.expected, self._identity())
+        try:
+            peer = PeerChannel(carrier, where.expected, self._identity())
+        except BaseException:
+            carrier.abort()
+            raise
         self._peers[lane] = peer
         dialled, self._dialled = self._dialled, asyncio.get_running_loop().create_future()
         dialled.set_result(None)

@@ -185,3 +185,14 @@ class PortForward(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+
+def discard(opening: asyncio.Task[PortForward]) -> None:
+    """Nobody wants it any more: end the opening, or what it has opened."""
+
+    def abort(opened: asyncio.Task[PortForward]) -> None:
+        if not opened.cancelled() and opened.exception() is None:
+            opened.result().abort()
+
+    opening.cancel()
+    opening.add_done_callback(abort)
