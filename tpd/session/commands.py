@@ -13,6 +13,7 @@ from tpd.session.engagements.engagements import Engagements
 from tpd.session.engagements.workload import containers, describe, why_not
 from tpd.session.errors import SessionError
 from tpd.session.kube import workloads
+from tunnel.aio.tasks import Tasks
 from tunnel.proto import daemon_pb2
 from tunnel.version import VERSION
 
@@ -21,20 +22,45 @@ log = logging.getLogger(__name__)
 Send = Callable[[daemon_pb2.Event], None]
 
 
-class Commands:
-    """Answers forwarded requests. `on_quit` is called after a quit has been answered."""
+_UNDO_LIMIT = 1.5
+"""Seconds that a quit leaves the other requests to undo what they began; leases end the rest."""
 
-    def __init__(self, connection: Connection, log_file: str) -> None:
+
+class Commands:
+    """Runs forwarded requests, each a task of `tasks` that sends progress and one final event."""
+
+    def __init__(self, connection: Connection, log_file: str, tasks: Tasks) -> None:
         self._connection = connection
         self._log_file = log_file
+        self._tasks = tasks
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._quits: set[int] = set()
 
-    async def run(self, request: daemon_pb2.Request, send: Send) -> None:
-        """Answer one request: progress, then one final event. Cancelled: undo what it began and say nothing."""
+    def start(self, number: int, request: daemon_pb2.Request, send: Send) -> None:
+        """Begin to answer a request."""
+        kind = request.WhichOneof("command")
+        if kind == "quit":
+            self._quits.add(number)
+        elif self._quits:
+            send(_ended_by_quit())
+            return
+        task = self._tasks.spawn(self._run(request, send), name=f"{kind}.{number}")
+        self._running[number] = task
+        task.add_done_callback(lambda _: self._running.pop(number, None))
+
+    def cancel(self, number: int) -> None:
+        """The caller went away: undo what the request began, and say nothing."""
+        if (task := self._running.get(number)) is not None:
+            task.cancel()
+
+    async def _run(self, request: daemon_pb2.Request, send: Send) -> None:
         try:
             event = await self._answer(request, Progress(send))
         except SessionError as error:
             event = error.event()
         except asyncio.CancelledError:
+            if self._quits:
+                send(_ended_by_quit())
             raise
         except Exception:  # the caller must get an answer, whatever bug this is; the log has the rest
             log.exception("request failed")
@@ -42,6 +68,14 @@ class Commands:
                 f"this is a bug in tpctl; the log says more: {self._log_file}", daemon_pb2.INTERNAL
             ).event()
         send(event)
+
+    async def _end_others(self) -> None:
+        """Cancel what else is under way, and let it undo itself while the API server can still be asked."""
+        others = [task for number, task in self._running.items() if number not in self._quits]
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=_UNDO_LIMIT)
 
     async def _answer(self, request: daemon_pb2.Request, progress: Progress) -> daemon_pb2.Event:
         connection = self._connection
@@ -65,6 +99,7 @@ class Commands:
             case "quit":
                 name = connection.settings.name if connection.settings else ""
                 progress.say("quit", "giving back what is engaged and ending the session")
+                await self._end_others()
                 left = await connection.close()
                 return daemon_pb2.Event(
                     quit=daemon_pb2.QuitResult(connections=[name] if name else [], not_released=left)
@@ -99,3 +134,7 @@ class Commands:
                 kind=kind, name=name, namespace=namespace, containers=names, state=state, reason=reason
             )
         return result
+
+
+def _ended_by_quit() -> daemon_pb2.Event:
+    return SessionError("the connection was ended by tpctl quit").event()

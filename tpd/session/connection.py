@@ -33,7 +33,7 @@ from tunnel.kube.kubeconfig import load
 from tunnel.mux.link import Link
 from tunnel.proto import daemon_pb2, manager_pb2
 from tunnel.stack import Limits, Stack
-from tunnel.tun.linux import LinuxTun
+from tunnel.tun import Device
 
 if TYPE_CHECKING:
     from tpd.session.engagements.engagements import Engagements
@@ -52,7 +52,7 @@ _CLOSE_LIMIT = 4.0
 class Connection:
     """Made at the worker's start; `connect` brings it to life, `close` ends it."""
 
-    def __init__(self, start: daemon_pb2.WorkerStart, tun_fd: int, control: Control, tasks: Tasks) -> None:
+    def __init__(self, start: daemon_pb2.WorkerStart, device: Device, control: Control, tasks: Tasks) -> None:
         self._start = start
         self._control = control
         self._tasks = tasks
@@ -73,8 +73,7 @@ class Connection:
         )
         limits = Limits(mtu=start.mtu) if start.mtu else Limits()
         self.stack = Stack(outbound, random32=lambda: secrets.randbits(32), limits=limits)
-        self._device = LinuxTun(tun_fd)
-        self._driver = StackDriver(self._device, self.stack, on_lost=self._device_lost)
+        self._driver = StackDriver(device, self.stack, on_lost=self._device_lost)
         self.api: Api | None = None
         self.settings: Settings | None = None
         self.live: LiveSession | None = None
@@ -91,6 +90,7 @@ class Connection:
         self._connecting = asyncio.Lock()
         self._shared = Shared()
         self._keeper: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[list[str]] | None = None
 
     @property
     def link(self) -> Link | None:
@@ -109,6 +109,8 @@ class Connection:
     async def connect(self, request: daemon_pb2.Connect, progress: Progress) -> daemon_pb2.ConnectResult:
         """Bring the connection up, or say that it is up already. Raises `SessionError`."""
         async with self._connecting:
+            if self._closing is not None:
+                raise SessionError("the connection has ended; run: tpctl connect", retryable=True)
             environment = environment_of(request, os.environ)
             files = kubeconfigs(request, environment)
             try:
@@ -135,7 +137,7 @@ class Connection:
             try:
                 await self._bring_up(api, settings, progress)
             except BaseException:
-                await asyncio.shield(self.close())
+                await self.close()
                 raise
             return self.result()
 
@@ -310,8 +312,13 @@ class Connection:
     async def close(self) -> list[str]:
         """Release engagements and session, as far as that is possible in a few seconds; then everything stops.
 
-        Returns what could not be released, for the log. Idempotent.
+        Returns what could not be released. Whoever calls it again, or meanwhile, waits for the same end.
         """
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(), name="close")
+        return await asyncio.shield(self._closing)
+
+    async def _close(self) -> list[str]:
         self._driver.stop()
         left: list[str] = []
         live, self.live = self.live, None

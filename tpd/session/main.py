@@ -19,6 +19,7 @@ from tunnel import logs
 from tunnel.aio.signals import stop_on_signals
 from tunnel.aio.tasks import Tasks
 from tunnel.proto import daemon_pb2
+from tunnel.tun.linux import LinuxTun
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,10 @@ async def _serve(sock: socket.socket, start: daemon_pb2.WorkerStart, tun_fd: int
     reader, writer = await asyncio.open_connection(sock=sock)
     control = Control(writer)
     background, requests = Tasks("connection"), Tasks("request")
-    connection = Connection(start, tun_fd, control, background)
-    commands = Commands(connection, start.log_file)
+    connection = Connection(start, LinuxTun(tun_fd), control, background)
+    commands = Commands(connection, start.log_file, requests)
     with stop_on_signals() as stop:
-        reading = asyncio.get_running_loop().create_task(
-            _read(reader, control, connection, commands, requests), name="control"
-        )
+        reading = asyncio.get_running_loop().create_task(_read(reader, control, connection, commands), name="control")
         stopping = asyncio.get_running_loop().create_task(stop.wait(), name="stop")
         await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
         log.info("ending: %s", "asked by signal" if stop.is_set() else "the control socket closed")
@@ -74,11 +73,8 @@ async def _serve(sock: socket.socket, start: daemon_pb2.WorkerStart, tun_fd: int
         writer.close()
 
 
-async def _read(
-    reader: asyncio.StreamReader, control: Control, connection: Connection, commands: Commands, requests: Tasks
-) -> None:
+async def _read(reader: asyncio.StreamReader, control: Control, connection: Connection, commands: Commands) -> None:
     """Until tpd closes the socket, or sends garbage."""
-    running: dict[int, asyncio.Task[None]] = {}
     while True:
         try:
             message = await framing.read(reader, daemon_pb2.ToWorker)
@@ -89,26 +85,16 @@ async def _read(
             return
         match message.WhichOneof("message"):
             case "request":
-                number, request = message.request.id, message.request.request
-                task = requests.spawn(
-                    commands.run(request, partial(control.event, number)),
-                    name=f"{request.WhichOneof('command')}.{number}",
-                )
-                running[number] = task
-                task.add_done_callback(partial(_forget, running, number))
+                number = message.request.id
+                commands.start(number, message.request.request, partial(control.event, number))
             case "cancel":
-                if (cancelled := running.get(message.cancel)) is not None:
-                    cancelled.cancel()
+                commands.cancel(message.cancel)
             case "host_reply":
                 control.host_reply(message.host_reply)
             case "upstreams":
                 connection.set_upstreams(message.upstreams)
             case other:
                 log.warning("tpd sent something unknown: %s", other)
-
-
-def _forget(running: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task[None]) -> None:
-    running.pop(number, None)
 
 
 def _log_to(path: str) -> None:

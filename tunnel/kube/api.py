@@ -55,6 +55,7 @@ class Api:
         self.proxy = credentials.proxy
         self._ssl = _ssl_context(credentials) if self.server.startswith("https") else None
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._token = credentials.token
         self._token_read = float("-inf")
         self._plugin: Any = None
@@ -63,6 +64,8 @@ class Api:
 
     @property
     def _http(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise KubeError(f"the connection to the API server {self.server} was closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
@@ -81,7 +84,8 @@ class Api:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection; requests raise `KubeError` from then on. Idempotent."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
 
