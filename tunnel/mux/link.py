@@ -169,7 +169,8 @@ class Link:
     @property
     def held(self) -> int:
         """Bytes the link holds: queued, unacknowledged, and received but not consumed."""
-        return sum(flow.held for flow in self.flows.values()) + sum(state.under_way for state in self.lanes)
+        flows = sum(flow.held for flow in self.flows.values())
+        return flows + sum(state.under_way for state in self.lanes) + self._queries.held
 
     def end(self, broken: Broken) -> None:
         """End everything; nothing more is sent."""

@@ -12,6 +12,8 @@ TIMEOUT = 5.0
 """Seconds until a query counts as unanswered."""
 MOST = 1024
 """Queries of ours under way, and of the peer's not yet answered; more are answered with nothing at once."""
+MOST_BYTES = 1 << 20
+"""Bytes of questions and answers that wait for the lane; answers beyond it are sent as none."""
 
 
 class Query:
@@ -41,36 +43,43 @@ class Queries:
         self._asked: dict[int, tuple[float, Callable[[bytes | None], None]]] = {}
         self._frames: deque[bytes] = deque()
         self._unanswered = 0
+        self.held = 0
+        """Bytes that wait for the lane."""
 
     def __bool__(self) -> bool:
         return bool(self._frames)
 
+    @property
+    def _full(self) -> bool:
+        """Whether the peer takes too little of what it is asked and answered already."""
+        return len(self._frames) >= MOST or self.held >= MOST_BYTES
+
     def ask(self, message: bytes, on_reply: Callable[[bytes | None], None], now: float) -> None:
         """Send a query; `on_reply` gets the answer, or None when none came."""
-        if len(self._asked) >= MOST or len(message) > 65535:
+        if len(self._asked) >= MOST or len(message) > 65535 or self._full:
             on_reply(None)
             return
         self._last += 1
         self._asked[self._last] = (now + TIMEOUT, on_reply)
-        self._frames.append(frames.frame(Type.QUERY, self._last, 0, message))
-        self._wake()
+        self._queue(frames.frame(Type.QUERY, self._last, 0, message))
 
     def answer(self, subject: int, message: bytes) -> None:
         """Send the answer to the peer's query."""
         self._unanswered -= 1
-        self._frames.append(frames.frame(Type.REPLY, subject, 0, message))
-        self._wake()
+        if self.held + len(message) > MOST_BYTES:
+            message = b""
+        self._queue(frames.frame(Type.REPLY, subject, 0, message))
 
     def received_query(self, subject: int, message: bytes) -> Query | None:
-        """The query to hand to the acceptor; None when there are too many (it is answered with nothing)."""
+        """The query to hand to the acceptor; None when there are too many. It is answered with nothing then, or not at
+        all when the peer asks without taking the answers."""
+        if self._full:
+            return None
         self._unanswered += 1
         query = Query(self, subject, message)
         if self._unanswered <= MOST:
             return query
-        if len(self._frames) <= MOST:
-            query.reply(b"")
-        else:
-            self._unanswered -= 1  # a peer that asks and does not read gets no answer
+        query.reply(b"")
         return None
 
     def received_reply(self, subject: int, message: bytes) -> None:
@@ -85,6 +94,7 @@ class Queries:
         while self._frames and (not size or size + len(self._frames[0]) <= room):
             size += len(self._frames[0])
             parts.append(self._frames.popleft())
+        self.held -= size
         return size
 
     def deadline(self) -> float | None:
@@ -107,6 +117,11 @@ class Queries:
         """The link lost its other end: nothing asked will be answered, nothing answered is awaited."""
         asked, self._asked = self._asked, {}
         self._frames.clear()
-        self._unanswered = 0
+        self._unanswered = self.held = 0
         for _, on_reply in asked.values():
             on_reply(None)
+
+    def _queue(self, frame: bytes) -> None:
+        self._frames.append(frame)
+        self.held += len(frame)
+        self._wake()

@@ -16,7 +16,7 @@ from tunnel.mux.frames import Type
 from tunnel.mux.handshake import Hello, Limits
 from tunnel.mux.lane import Lane
 from tunnel.mux.link import Link, Role
-from tunnel.mux.queries import MOST, Query
+from tunnel.mux.queries import MOST, MOST_BYTES, Query
 from tunnel.mux.registry import MOST_PER_SESSION, Bounds, Registry
 from tunnel.mux.window import INITIAL, LEAST, UNIT, Budget
 from tunnel.testing.peers import Listener, Recorder
@@ -309,7 +309,29 @@ def test_a_peer_that_asks_and_does_not_take_the_answers_is_cut_off() -> None:
     rig = Rig()
     rig.listener.on_query = lambda query: None  # type: ignore[method-assign]  # never answers
     rig.flood(lambda step: ((frames.frame(Type.QUERY, step, 0, b"q"),), ()))
-    assert MOST <= len(rig.sent()) <= MOST + 1
+    assert rig.sent() == [(Type.REPLY, 0, MOST + step, b"") for step in range(MOST)]
+
+
+@pytest.mark.parametrize("size", [10, 4000, 65000])
+def test_answers_that_the_peer_does_not_take_are_bounded_and_counted(size: int) -> None:
+    rig = Rig()
+    rig.listener.on_query = lambda query: query.reply(bytes(size))  # type: ignore[method-assign]  # answers at once
+    rig.flood(lambda step: ((frames.frame(Type.QUERY, step, 0, b"q"),), ()))
+    least = frames.HEADER_SIZE + size
+    assert min(MOST_BYTES - least, MOST * least) <= rig.link.held <= MOST_BYTES + MOST * frames.HEADER_SIZE
+    sent = rig.sent()
+    assert sent == [(Type.REPLY, 0, step, bytes(size)) for step in range(len(sent))]
+
+
+def test_late_answers_that_the_peer_does_not_take_are_bounded() -> None:
+    rig = Rig()
+    asked: list[Query] = []
+    rig.listener.on_query = lambda query: asked.append(query)  # type: ignore[method-assign]  # answers later
+    rig.flood(lambda step: ((frames.frame(Type.QUERY, step, 0, b"q"),), ()))
+    for query in asked:
+        query.reply(bytes(65000))
+    assert rig.link.held <= MOST_BYTES + 2 * MOST * frames.HEADER_SIZE
+    assert (Type.REPLY, 0, 0, bytes(65000)) in rig.sent()
 
 
 def test_a_link_that_ended_begins_another_one() -> None:
