@@ -303,7 +303,7 @@ class Flow:
     def reopen(self) -> bool:
         """The link's other end is a new one. A flow that was never answered asks again; False for any other."""
         self.say = Say.NOTHING
-        self.control_listed = self.data_listed = self.moving = False
+        self.moving = False
         self.lane = self.last_batch = self.deficit = 0
         if self.state is not State.OPENING:
             return False

@@ -458,8 +458,7 @@ class Link:
         for state in self.lanes:
             state.detach()
             state.restart()
-            state.schedule.control.clear()
-            state.schedule.data.clear()
+            state.schedule.clear()
         self._placement.restart()
         self._pings.clear()
         self.last_peer = 0

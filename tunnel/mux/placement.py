@@ -89,9 +89,10 @@ class Placement:
             self._set_lane(flow, Lane.BULK if self._bulk.attached is not None else Lane.INTERACTIVE)
 
     def forget(self, flow: Flow) -> None:
-        """The flow is finished; what it still has to say goes out where it is."""
+        """The flow is finished; if it still has something to say, that goes out where it is."""
         self._moving.discard(flow)
         flow.moving = False
+        self._link.lanes[flow.lane].schedule.remove(flow)
 
     def want_bulk(self) -> None:
         """Ask for a bulk carrier, again and again until it is there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from tunnel.mux.flow import Flow, FlowKind
 from tunnel.mux.frames import HEADER_SIZE, Buffer
@@ -18,8 +18,9 @@ class Scheduler:
 
     def __init__(self, quantum: int) -> None:
         self._quantum = quantum
-        self.control: deque[Flow] = deque()
-        self.data: deque[Flow] = deque()
+        # In order of turn, and quick to take any flow out of: a flow that ends must not wait here for a carrier.
+        self.control: OrderedDict[Flow, None] = OrderedDict()
+        self.data: OrderedDict[Flow, None] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self.control or self.data)
@@ -27,22 +28,29 @@ class Scheduler:
     def add_control(self, flow: Flow) -> None:
         """`flow` has control to write."""
         flow.control_listed = True
-        self.control.append(flow)
+        self.control[flow] = None
 
     def add_data(self, flow: Flow) -> None:
         """`flow` has data, datagrams or eof to write."""
         flow.data_listed = True
-        self.data.append(flow)
+        self.data[flow] = None
 
     def remove(self, flow: Flow) -> None:
-        """Take `flow` out, as it changes lane; what it has to say stays with it."""
+        """Take `flow` out, as it changes lane or has ended; what it has to say stays with it."""
         if flow.control_listed:
-            self.control.remove(flow)
+            del self.control[flow]
             flow.control_listed = False
         if flow.data_listed:
-            self.data.remove(flow)
+            del self.data[flow]
             flow.data_listed = False
             flow.deficit = 0
+
+    def clear(self) -> None:
+        """Take all flows out: nobody is left to hear what they have to say."""
+        for flow in (*self.control, *self.data):
+            flow.control_listed = flow.data_listed = False
+        self.control.clear()
+        self.data.clear()
 
     def fill(
         self, parts: list[Buffer], room: int, number: int, now: float, round_trip: float
@@ -51,7 +59,7 @@ class Scheduler:
         left = room
         control = self.control
         while control and left > 0:
-            flow = control.popleft()
+            flow, _ = control.popitem(last=False)
             flow.control_listed = False
             if flow.say:
                 left -= flow.write_control(parts, now, round_trip)
@@ -59,7 +67,7 @@ class Scheduler:
         wrote: list[tuple[Flow, int]] = []
         data = self.data
         while data and left > LEAST_DATA:
-            flow = data[0]
+            flow = next(iter(data))
             if flow.deficit <= 0:
                 flow.deficit += self._quantum
             if flow.kind is FlowKind.STREAM:
@@ -73,14 +81,14 @@ class Scheduler:
                 flow.last_batch = number
                 wrote.append((flow, size))
             if not flow.pending:
-                data.popleft()
+                del data[flow]
                 flow.data_listed = False
                 flow.deficit = 0
             elif flow.deficit <= 0:
-                data.rotate(-1)
+                data.move_to_end(flow)
             elif not size:
                 if flow.deficit >= left and left < room:
                     break  # a datagram that does not fit any more opens the next batch
                 flow.deficit += self._quantum
-                data.rotate(-1)
+                data.move_to_end(flow)
         return wrote

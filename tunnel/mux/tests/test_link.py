@@ -278,8 +278,14 @@ def test_without_a_carrier_a_flow_queues_no_control_frames() -> None:
 def test_a_flow_opened_and_reset_without_a_carrier_is_never_mentioned() -> None:
     rig = Rig()
     rig.link.detach(Lane.INTERACTIVE, 1)
-    flow = rig.link.open(FlowKind.STREAM, b"", Recorder())
-    flow.reset()
+    kept = rig.link.open(FlowKind.STREAM, b"", Recorder())
+    for _ in range(1000):
+        flow = rig.link.open(FlowKind.STREAM, b"", Recorder())
+        flow.send_eof()
+        flow.reset()
+    assert list(rig.link.lanes[0].schedule.control) == [kept]
+    kept.reset()
+    assert not rig.link.lanes[0].schedule
     rig.link.answer(dataclasses.replace(HELLO, generation=2))
     assert rig.sent() == []
     assert rig.link.budget.reserved == 0
