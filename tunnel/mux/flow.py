@@ -19,6 +19,8 @@ SEND_QUEUE = 512 << 10
 """Bytes a flow takes from its owner ahead of the lane; less when the peer's credit is less."""
 DATAGRAM_QUEUE = 65536
 """Bytes of datagrams that wait; beyond it the oldest is dropped."""
+DATAGRAM_COST = 256
+"""Bytes that a datagram takes besides its payload, and counts for."""
 DATAGRAM_AGE = 1.0
 """Seconds a datagram may wait; an older one is worth less than none."""
 
@@ -115,7 +117,6 @@ class Flow:
         "control_listed",
         "data_listed",
         "deficit",
-        "dropped",
         "eof_received",
         "eof_sent",
         "eof_wanted",
@@ -148,8 +149,6 @@ class Flow:
         self._starved = False
         self._receive: window.ReceiveWindow | None = None
         """None for datagrams, and when the budget admitted no window or has it back."""
-        self.dropped = 0
-        """Datagrams dropped because they were too many or too old."""
         self.eof_wanted = self.eof_sent = self.eof_received = False
         self.lane = 0
         self.last_batch = 0
@@ -171,7 +170,7 @@ class Flow:
             self.state = State.OPEN
             self._link.answered()
             self._control(Say.OPENED)
-            if self._queued or self.eof_wanted:
+            if self.pending:
                 self._link.list_data(self)
             if self._starved:
                 self._starved = False
@@ -217,12 +216,12 @@ class Flow:
             raise ValueError("datagram too long")
         queue: deque[tuple[float, Buffer]] = self._queue or deque()  # type: ignore[assignment]  # a datagram flow's queue holds pairs only
         self._queue = queue
-        queue.append((self._link.clock(), data))
-        self._queue_size(self._queued + len(data))
+        now = self._link.clock()
+        queue.append((now, data))
+        self._queue_size(self._queued + len(data) + DATAGRAM_COST)
         most = self._link.budget.buffer_share(DATAGRAM_QUEUE)
-        while self._queued > most and len(queue) > 1:
-            self._queue_size(self._queued - len(queue.popleft()[1]))
-            self.dropped += 1
+        while len(queue) > 1 and (self._queued > most or now - queue[0][0] > DATAGRAM_AGE):
+            self._queue_size(self._queued - len(queue.popleft()[1]) - DATAGRAM_COST)
         if self.state is State.OPEN and not self.data_listed:
             self._link.list_data(self)
 
@@ -325,7 +324,7 @@ class Flow:
         if isinstance(self.handler, FlowHandler):
             self.handler.on_opened()
         if self.state is State.OPEN:
-            if (self._queued or self.eof_wanted) and not self.data_listed:
+            if self.pending and not self.data_listed:
                 self._link.list_data(self)
             if self._starved:
                 self._starved = False
@@ -446,22 +445,20 @@ class Flow:
         while queue:
             stamp, data = queue[0]
             length = len(data)
-            if now - stamp > DATAGRAM_AGE:
-                self.dropped += 1
-            elif size + length + frames.HEADER_SIZE > allowance and not (forced and not size):
-                break
-            else:
+            if now - stamp <= DATAGRAM_AGE:
+                if size + length + frames.HEADER_SIZE > allowance and not (forced and not size):
+                    break
                 parts.append(frames.header(Type.DATAGRAM, length, self.id))
                 parts.append(data)
                 size += frames.HEADER_SIZE + length
             queue.popleft()
-            self._queue_size(self._queued - length)
+            self._queue_size(self._queued - length - DATAGRAM_COST)
         return size
 
     @property
     def pending(self) -> bool:
         """Whether data, datagrams or eof are still to be written."""
-        return self._queued > 0 or bool(self._queue) or (self.eof_wanted and not self.eof_sent)
+        return self._queued > 0 or (self.eof_wanted and not self.eof_sent)
 
     @property
     def wants_more(self) -> bool:

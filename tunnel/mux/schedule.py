@@ -73,7 +73,7 @@ class Scheduler:
             if flow.kind is FlowKind.STREAM:
                 size = flow.write_data(parts, left if len(data) == 1 else min(left, flow.deficit + HEADER_SIZE))
             else:
-                forced = left == room and flow.deficit >= left
+                forced = not wrote and flow.deficit >= left  # however large: control leaves no batch empty for it
                 size = flow.write_datagrams(parts, min(left, flow.deficit), forced, now)
             if size:
                 left -= size
@@ -87,7 +87,7 @@ class Scheduler:
             elif flow.deficit <= 0:
                 data.move_to_end(flow)
             elif not size:
-                if flow.deficit >= left and left < room:
+                if wrote and flow.deficit >= left:
                     break  # a datagram that does not fit any more opens the next batch
                 flow.deficit += self._quantum
                 data.move_to_end(flow)

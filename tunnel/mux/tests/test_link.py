@@ -291,6 +291,20 @@ def test_a_flow_opened_and_reset_without_a_carrier_is_never_mentioned() -> None:
     assert rig.link.budget.reserved == 0
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_empty_datagram_that_waited_for_the_opening_is_sent(ours: bool) -> None:
+    rig = Rig()
+    if ours:
+        rig.link.open(FlowKind.DATAGRAM, b"", Recorder()).send_datagram(b"")
+        rig.sent()
+        rig.receive(frames.frame(Type.OPENED, 2))
+    else:
+        rig.listener.answer = lambda flow: flow.send_datagram(b"")
+        rig.receive(frames.frame(Type.OPEN, 1, FlowKind.DATAGRAM))
+        rig.listener.flows[1][0].accept()
+    assert (Type.DATAGRAM, 0, 2 if ours else 1, b"") in rig.sent()
+
+
 def test_queries_beyond_the_bound_are_answered_with_nothing() -> None:
     rig = Rig()
     asked: list[Query] = []

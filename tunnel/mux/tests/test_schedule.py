@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tunnel.endpoint import EndpointHandler
 from tunnel.mux import frames
-from tunnel.mux.flow import Flow, FlowHandler, FlowKind, Say, State
+from tunnel.mux.flow import DATAGRAM_AGE, DATAGRAM_COST, DATAGRAM_QUEUE, Flow, FlowHandler, FlowKind, Say, State
 from tunnel.mux.schedule import Scheduler
 from tunnel.mux.window import Budget
 
@@ -95,18 +97,44 @@ def test_datagrams_stay_whole_and_take_turns() -> None:
     assert sum(size for kind, size in seen[:first] if kind == frames.Type.DATA) >= 1000
 
 
-def test_datagrams_that_waited_too_long_or_are_too_many_are_dropped_and_counted() -> None:
+def test_datagrams_that_waited_too_long_or_are_too_many_are_dropped() -> None:
     owner = Owner()
     flow = owner.flow(1, FlowKind.DATAGRAM)
     flow.send_datagram(b"stale")
     owner.now = 1.5
-    flow.send_datagram(b"fresh")
-    assert [bytes(payload) for _, _, _, payload in owner.fill(1000, now=1.5)] == [b"fresh"]
-    assert flow.dropped == 1
-    for _ in range(100):
-        flow.send_datagram(bytes(1000))
-    assert len(owner.fill(1 << 20, now=1.5)) == 65
-    assert flow.dropped == 36
+    assert owner.fill(1000, now=1.5) == []
+    for step in range(100):
+        flow.send_datagram(bytes([step]) * 1000)
+    assert [payload[0] for _, _, _, payload in owner.fill(1 << 20, now=1.5)] == list(range(48, 100))
+    assert owner.budget.buffered == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_datagrams_that_nothing_takes_are_bounded_and_do_not_grow_old(size: int) -> None:
+    owner = Owner()
+    flow = owner.flow(1, FlowKind.DATAGRAM)
+    for _ in range(10_000):
+        flow.send_datagram(bytes(size))
+    assert flow.held == owner.budget.buffered <= DATAGRAM_QUEUE
+    owner.now = DATAGRAM_AGE * 1.5
+    flow.send_datagram(bytes(size))
+    assert flow.held == size + DATAGRAM_COST
+    assert len(owner.fill(1 << 20, now=owner.now)) == 1
+    assert owner.budget.buffered == 0
+
+
+@pytest.mark.parametrize("size", [2000, 65535])
+def test_a_datagram_larger_than_a_batch_goes_out_although_every_batch_has_control(size: int) -> None:
+    owner = Owner()
+    flow, other, talker = owner.flow(1, FlowKind.DATAGRAM), owner.flow(3), owner.flow(5)
+    flow.send_datagram(bytes(size))
+    other.send(memoryview(bytes(60000)))
+    seen: Counter[int] = Counter()
+    for _ in range(60):
+        talker._control(Say.CREDIT)
+        for kind, _, subject, payload in owner.fill(2000):
+            seen[subject] += len(payload) if kind != frames.Type.CREDIT else 0
+    assert (seen[1], seen[3]) == (size, 60000)
 
 
 def test_credit_is_coalesced_into_one_frame() -> None:
