@@ -12,7 +12,7 @@ from tunnel.mux.lane import Lane
 from tunnel.mux.link import Link
 
 LAST_WORDS = 1.0
-"""Seconds to get a go-away out."""
+"""Seconds to get a go-away out, and for the peer to end the stream when it has it."""
 
 
 async def say_go_away(stream: ByteStream, code: GoAway, text: str) -> None:
@@ -31,6 +31,7 @@ class Carrier:
         self._link = link
         self._stream = stream
         self._ready = asyncio.Event()
+        self._breach: RemoteProtocolError | None = None
         self._stopped: asyncio.Future[tuple[GoAway, str] | None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
@@ -41,6 +42,7 @@ class Carrier:
         """End the carrier, saying go-away first when there is a code."""
         if not self._stopped.done():
             self._stopped.set_result(None if code is None else (code, text))
+            self._ready.set()
 
     async def run(self) -> None:
         """Until stopped or ended by the peer in order; raises StreamError, PeerLeft, RemoteProtocolError."""
@@ -51,28 +53,35 @@ class Carrier:
         pumps = (reader, writer)
         try:
             await asyncio.wait((*pumps, self._stopped), return_when=asyncio.FIRST_COMPLETED)
+            if self._stopped.done() and self._stopped.result() is not None:
+                # To cancel a read or write of a gRPC call is to cancel the call, and with it what was just written: so
+                # the pumps end by themselves, the reader when the peer has taken the go-away and ends the stream.
+                await asyncio.wait(pumps, timeout=LAST_WORDS)
         finally:
             finished = [pump for pump in pumps if pump.done()]
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
+        if self._breach is not None:
+            raise self._breach
         if self._stopped.done():
-            words = self._stopped.result()
-            if words is not None:
-                await say_go_away(self._stream, *words)
             return
         self._stopped.cancel()
         for pump in finished:
             error = pump.exception()
-            if isinstance(error, RemoteProtocolError):
-                await say_go_away(self._stream, error.code, str(error))
             if error is not None:
                 raise error
 
     async def _read(self) -> None:
         link, lane, read, fenced = self._link, self.lane, self._stream.read, self._stopped.done
-        while (message := await read()) is not None and not fenced():
-            link.receive(lane, message)
+        while (message := await read()) is not None:
+            if fenced():
+                continue
+            try:
+                link.receive(lane, message)
+            except RemoteProtocolError as error:
+                self._breach = error
+                self.stop(error.code, str(error))
 
     async def _write(self) -> None:
         link, lane, write, ready = self._link, self.lane, self._stream.write, self._ready
@@ -84,3 +93,6 @@ class Carrier:
                 ready.clear()
             else:
                 await write(message)
+        words = self._stopped.result()
+        if words is not None:
+            await say_go_away(self._stream, *words)

@@ -44,7 +44,7 @@ class Registry:
         handshake.choose_version(hello)
         key = (session, hello.instance)
         link = self._links.get(key)
-        if link is not None and hello.peer_instance in (b"", link.instance):
+        if link is not None and link.ended is None and hello.peer_instance in (b"", link.instance):
             return link, link.answer(hello), []
         if hello.lane is not Lane.INTERACTIVE:
             raise HelloRefused(GoAway.UNKNOWN_LINK, "the link is not known here")

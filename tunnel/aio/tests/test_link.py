@@ -187,6 +187,42 @@ async def test_the_session_ends() -> None:
         assert rig.attached == [True, False]
 
 
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_client_that_leaves_says_so(busy: bool) -> None:
+    async with rigged() as rig:
+        mine = open_flow(rig)
+        await until(lambda: mine.opened)
+        ((_, theirs),) = rig.server_side.flows.values()
+        if busy:
+            mine.write(bytes(100 << 20))
+            theirs.write(bytes(100 << 20))
+            await until(lambda: len(mine.received) > 1 << 20 and len(theirs.received) > 1 << 20)
+        rig.run.cancel()
+        await until(lambda: theirs.closed == [Broken.ENDED])
+        assert rig.links.links("session") == []
+
+
+async def test_a_client_whose_server_breaks_the_protocol_says_so() -> None:
+    async with rigged() as rig:
+        link = rig.links.link("session")
+        assert link is not None
+        said: list[GoAway | int] = []
+        receive = link.receive
+
+        def listen(lane: Lane, message: bytes) -> None:
+            try:
+                receive(lane, message)
+            except PeerLeft as left:
+                said.append(left.code)
+                raise
+
+        link.receive = listen  # type: ignore[method-assign]  # hears what the client says
+        link.lanes[0].control.append(frames.frame(frames.Type.ACK, 1000, 0))
+        link.hurry_acks(link.lanes[0])
+        await until(lambda: said == [GoAway.PROTOCOL])
+        await until(lambda: rig.states[1:] == [LinkState.RECONNECTING, LinkState.CONNECTED])
+
+
 async def test_a_server_that_leaves_is_dialled_again() -> None:
     async with rigged() as rig:
         mine = open_flow(rig)
@@ -235,8 +271,14 @@ class MemoryRig:
             raise self.refuse
         near, far = memory_streams()
         self.streams[lane] = near
-        self.tasks.spawn(self.links.serve(far, "session"), name="serve")
+        self.tasks.spawn(self._serve(far), name="serve")
         return near
+
+    async def _serve(self, far: MemoryStream) -> None:
+        try:
+            await self.links.serve(far, "session")
+        finally:
+            await far.close()  # as gRPC does when the handler ends
 
     def client(self, session: str = "session") -> LinkClient:
         client = LinkClient(dial=self.dial, session=session, acceptor=Listener(), name="memory")
@@ -365,6 +407,7 @@ async def test_a_server_that_breaks_the_protocol_gets_a_new_link() -> None:
         await stream.write(answer.encode())
         await stream.write(frames.message(1, (), (frames.frame(frames.Type.DATA, 1001, 0, b"never opened"),)))
         await stream.read()
+        await stream.close()
 
     async def dial(lane: Lane) -> ByteStream:
         near, far = memory_streams()
@@ -396,6 +439,5 @@ async def test_cancelled_serve_detaches_and_the_client_comes_back() -> None:
         if task.get_name().endswith("serve"):
             task.cancel()
     await until(lambda: not link.attached)
-    await rig.streams[Lane.INTERACTIVE].cut()  # gRPC does this when the handler ends
     await until(lambda: link.attached)
     await rig.tasks.stop()

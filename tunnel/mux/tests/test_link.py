@@ -482,6 +482,15 @@ def test_one_session_gets_only_so_many_links() -> None:
     registry.greet(dataclasses.replace(HELLO, instance=b"x" * 16), "session")
 
 
+def test_a_link_that_has_ended_is_not_resumed() -> None:
+    registry = Registry(lambda session: make(session), Bounds())
+    link, _, _ = registry.greet(HELLO, "session")
+    link.end(Broken.PROTOCOL)
+    again, _, replaced = registry.greet(dataclasses.replace(HELLO, generation=2), "session")
+    assert again is not link
+    assert replaced == [link]
+
+
 def test_detached_links_are_bounded_longest_detached_first() -> None:
     now = 0.0
     clock: Callable[[], float] = lambda: now  # noqa: E731  # typed, and reads the variable each time
