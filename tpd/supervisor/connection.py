@@ -53,7 +53,7 @@ class Connection:
     async def start(self) -> None:
         """Make the device and start the worker. Raises HostError or WorkerGone; then `close` undoes what was done."""
         async with self._lock:
-            self._device = device = await self._host.open(self.label)
+            self._device = device = await self._host.open(self.label, self.user.uid)
             self.undone.clear()
             self._upstreams = upstreams = await self._host.upstreams()
         try:

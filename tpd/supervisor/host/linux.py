@@ -16,7 +16,7 @@ from tpd.supervisor.host.journal import Entry, Journal
 from tpd.supervisor.host.netlink import Netlink, netlink
 from tpd.supervisor.host.resolver import choice, file, resolved
 from tpd.supervisor.host.resolver.choice import Adapter
-from tpd.supervisor.host.types import Applied, Device, Granted, HostError, Slot, Upstreams, Wish
+from tpd.supervisor.host.types import Applied, Device, Granted, Holder, HostError, Slot, Upstreams, Wish
 from tunnel.tun.linux import open_tun
 
 MTU = 65535
@@ -28,14 +28,20 @@ log = logging.getLogger("tpd.host")
 class _Opened:
     """What we know about one of our own devices."""
 
-    def __init__(self, slot: Slot, owner: str, journal: Journal, ifindex: int) -> None:
+    def __init__(self, slot: Slot, owner: str, uid: int, journal: Journal, ifindex: int) -> None:
         self.slot = slot
         self.owner = owner
+        self.uid = uid
         self.journal = journal
         self.ifindex = ifindex
         self.granted = Granted()
         self.adapter: Adapter | None = None
         self.closing = False
+        self.filter = ""
+        """The nft script that was run last."""
+
+    def holder(self) -> Holder:
+        return Holder(self.slot, self.owner, self.uid, self.granted)
 
 
 class LinuxHost:
@@ -61,7 +67,7 @@ class LinuxHost:
             done.append(f"undid what an earlier tpd had left of the connection on {path.stem}")
         return done
 
-    async def open(self, owner: str) -> Device:
+    async def open(self, owner: str, uid: int) -> Device:
         async with netlink() as kernel:
             facts = await kernel.facts()
             upstreams = await self.upstreams()
@@ -83,13 +89,12 @@ class LinuxHost:
                 raise HostError(
                     f"cannot open a TUN device ({error.strerror}); is /dev/net/tun there, and the module tun loaded?"
                 ) from error
-            opened = _Opened(slot, owner, record, 0)
+            opened = _Opened(slot, owner, uid, record, 0)
             self._open[slot.index] = opened
             try:
                 opened.ifindex = await kernel.set_up(slot, MTU)
                 record.record("table", table=slot.table)
-                await self._routes(kernel, opened, Granted())
-                await self._filter(opened, Granted())
+                await self._arrange(kernel, opened)
                 for rule in plan.rules(slot):
                     record.record("rule", **_rule_entry(rule))
                     await kernel.add_rule(rule)
@@ -109,16 +114,17 @@ class LinuxHost:
             raise HostError("the connection is being closed")
         async with netlink() as kernel:
             facts = await kernel.facts()
-            others = {one.owner: one.granted for one in self._open.values() if one is not opened}
             granted = policy.decide(
-                wish, facts=facts, upstreams=await self.upstreams(), policy=self._policy(), others=others
+                wish,
+                me=opened.holder(),
+                facts=facts,
+                upstreams=await self.upstreams(),
+                policy=self._policy(),
+                others=self._beside(opened),
             )
             opened.granted = granted
-            await self._filter(opened, granted)
-            await self._routes(kernel, opened, granted)
-            for one in self._open.values():  # a carrier of one connection must not go into the device of another
-                if one is not opened:
-                    await self._rethrow(kernel, one, granted)
+            await self._arrange(kernel, opened)
+            await self._arrange_others(kernel, opened)
         await self._names(opened, granted)
         name = opened.adapter.value if opened.adapter else ""
         for text in granted.refused:
@@ -133,6 +139,8 @@ class LinuxHost:
         if self._file.holder == slot:
             self._file.holder = None
         await self._undo([entry for entry in opened.journal.entries if entry["kind"] not in ("device", "worker")])
+        async with netlink() as kernel:
+            await self._arrange_others(kernel, opened)
 
     async def close(self, slot: Slot) -> None:
         opened = self._open.get(slot.index)
@@ -160,6 +168,26 @@ class LinuxHost:
 
     # ---- routes and filter
 
+    def _beside(self, opened: _Opened) -> list[Holder]:
+        """The other connections that have something."""
+        return [one.holder() for one in self._open.values() if one is not opened and not one.closing]
+
+    async def _arrange(self, kernel: Netlink, opened: _Opened) -> None:
+        """Its table and filter as they must be beside the others'."""
+        granted = plan.beside(opened.holder(), self._beside(opened))
+        await self._filter(opened, granted)
+        await self._routes(kernel, opened, granted)
+
+    async def _arrange_others(self, kernel: Netlink, changed: _Opened) -> None:
+        """After one has got or lost something. A device that has just died must not stop it."""
+        for opened in self._open.values():
+            if opened is changed or opened.closing:
+                continue
+            try:
+                await self._arrange(kernel, opened)
+            except (HostError, OSError) as error:
+                log.warning("%s: %s", opened.slot.device, error)
+
     async def _routes(self, kernel: Netlink, opened: _Opened, granted: Granted) -> None:
         current = await kernel.routes(opened.slot, opened.ifindex)
         add, remove = plan.diff(current, plan.routes(opened.slot, granted))
@@ -168,19 +196,16 @@ class LinuxHost:
         for route in remove:
             await kernel.remove_route(route, opened.slot, opened.ifindex)
 
-    async def _rethrow(self, kernel: Netlink, other: _Opened, granted: Granted) -> None:
-        single = [network for network in granted.throw if network.prefixlen == network.max_prefixlen]
-        missing = [network for network in single if network not in other.granted.throw]
-        for route in plan.routes(other.slot, Granted(throw=tuple(missing))):
-            if not route.device:
-                await kernel.add_route(route, other.slot, other.ifindex)
-
     async def _filter(self, opened: _Opened, granted: Granted) -> None:
         nft = command.find("nft")
         if nft is None:
             return  # the device's own rp_filter and forwarding settings remain; see docs/host.md
+        script = plan.filter_text(opened.slot, granted)
+        if script == opened.filter:
+            return
         opened.journal.record("nft", table=plan.filter_table(opened.slot))
-        await command.run(nft, "-f", "-", text=plan.filter_text(opened.slot, granted))
+        await command.run(nft, "-f", "-", text=script)
+        opened.filter = script
 
     # ---- names
 

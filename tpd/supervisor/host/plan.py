@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tpd.supervisor.host.types import Granted, Network, Slot, collapse
+from tpd.supervisor.host.types import Granted, Holder, Network, Slot, collapse
 
 
 @dataclass(frozen=True, order=True)
@@ -60,6 +60,21 @@ def rules(slot: Slot) -> list[Rule]:
             Rule(version, slot.priority + 1, slot.table, suppress=False),
         )
     ]
+
+
+def beside(me: Holder, others: Iterable[Holder]) -> Granted:
+    """What a connection was granted, less what others need: their carriers and DNS addresses go past its device.
+
+    Never less than its own DNS address, whatever others call a carrier.
+    """
+    theirs: list[Network] = []
+    for other in others:
+        theirs += other.granted.carriers
+        if any(other.slot.dns_address in subnet for subnet in me.granted.subnets):
+            theirs.append(ipaddress.ip_network(other.slot.dns_address))
+    own = ipaddress.ip_network(me.slot.dns_address)
+    throw = dict.fromkeys(n for n in (*me.granted.throw, *theirs) if n != own)
+    return replace(me.granted, throw=tuple(throw))
 
 
 def routes(slot: Slot, granted: Granted) -> list[Route]:

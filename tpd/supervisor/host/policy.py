@@ -5,7 +5,9 @@ A worker runs as the user and talks to a cluster that the user may not own, so i
 * never the default route, loopback, link-local or multicast;
 * never the laptop's own networks, gateways or upstream resolvers: a wider subnet is granted without them;
 * outside the private ranges (RFC 1918, RFC 6598, RFC 4193) only what the root-owned policy file lists;
-* names: `svc`, the cluster domain, namespaces (single labels), reverse names of the granted subnets, and search
+* nothing that another connection has: not its subnets, nor names above or below its domains; and no carrier address
+  in another user's subnets or among the devices' own addresses, since those are routed past every device;
+* names: `svc`, one cluster domain, namespaces (single labels), reverse names of the granted subnets, and search
   domains below `svc.CLUSTERDOMAIN`.
 """
 
@@ -13,10 +15,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tpd.supervisor.host.types import Address, Facts, Granted, Network, Upstreams, Wish, collapse
+from tpd.supervisor.host.types import Address, Facts, Granted, Holder, Network, Upstreams, Wish, collapse
 from tpd.tlds import is_taken
 
 MAX_SUBNETS = 512
@@ -95,19 +97,28 @@ def _texts(value: Mapping[object, object], key: str) -> list[str]:
 def decide(
     wish: Wish,
     *,
+    me: Holder,
     facts: Facts,
     upstreams: Upstreams,
     policy: Policy,
-    others: Mapping[str, Granted],
+    others: Sequence[Holder],
 ) -> Granted:
-    """What of the wish is granted. `others` are the grants of other connections by the name of their owner."""
+    """What of the wish is granted to the connection `me`, which has what it was granted before."""
     refused: list[str] = []
     subnets = _subnets(wish, facts, policy, others, refused)
-    throw = _throw(wish, subnets, facts, upstreams, others, refused)
+    carriers = _carriers(wish, me, others, refused)
+    throw = [*carriers, *_throw(subnets, facts, upstreams, refused)]
+    refused += [
+        f"{carrier} is how the connection {other.owner} reaches its cluster"
+        for other in others
+        for carrier in other.granted.carriers
+        if carrier not in throw and any(contains(subnet, carrier) for subnet in subnets)
+    ]
     domains, search = _names(wish, subnets, upstreams, policy, others, refused)
     return Granted(
         subnets=tuple(subnets),
-        throw=tuple(throw),
+        throw=tuple(dict.fromkeys(throw)),
+        carriers=tuple(carriers),
         search=tuple(search),
         domains=tuple(domains),
         dns=wish.dns,
@@ -118,9 +129,7 @@ def decide(
 # ---- subnets
 
 
-def _subnets(
-    wish: Wish, facts: Facts, policy: Policy, others: Mapping[str, Granted], refused: list[str]
-) -> list[Network]:
+def _subnets(wish: Wish, facts: Facts, policy: Policy, others: Sequence[Holder], refused: list[str]) -> list[Network]:
     granted: list[Network] = []
     if len(wish.subnets) > MAX_SUBNETS:
         refused.append(f"{len(wish.subnets) - MAX_SUBNETS} subnets beyond the first {MAX_SUBNETS}")
@@ -138,7 +147,7 @@ def _subnets(
     return collapse(granted)
 
 
-def _forbidden(subnet: Network, facts: Facts, policy: Policy, others: Mapping[str, Granted]) -> str:
+def _forbidden(subnet: Network, facts: Facts, policy: Policy, others: Sequence[Holder]) -> str:
     if subnet.prefixlen == 0:
         return "is the default route"
     for network, why in _NEVER:
@@ -152,23 +161,14 @@ def _forbidden(subnet: Network, facts: Facts, policy: Policy, others: Mapping[st
     for route in facts.routed:
         if contains(route, subnet):
             return f"is already routed elsewhere by the laptop (route {route}); end that VPN or remove that route"
-    for owner, grant in others.items():
-        for network in grant.subnets:
-            if subnet.overlaps(network):
-                return f"is already routed to the connection {owner}"
+    for other in others:
+        if any(subnet.overlaps(network) for network in other.granted.subnets):
+            return f"is already routed to the connection {other.owner}"
     return ""
 
 
-def _throw(
-    wish: Wish,
-    subnets: Iterable[Network],
-    facts: Facts,
-    upstreams: Upstreams,
-    others: Mapping[str, Granted],
-    refused: list[str],
-) -> list[Network]:
-    """Carrier addresses always (of every connection); what is protected only where a granted subnet covers it."""
-    throw: list[Network] = []
+def _carriers(wish: Wish, me: Holder, others: Sequence[Holder], refused: list[str]) -> list[Network]:
+    carriers: list[Network] = []
     if len(wish.bypass) > MAX_BYPASS:
         refused.append(f"{len(wish.bypass) - MAX_BYPASS} carrier addresses beyond the first {MAX_BYPASS}")
     for text in wish.bypass[:MAX_BYPASS]:
@@ -177,10 +177,38 @@ def _throw(
         except ValueError:
             refused.append(f"{text!r:.60} is not an address")
             continue
-        if not address.is_loopback:
-            throw.append(single(address))
-    for grant in others.values():
-        throw += [network for network in grant.throw if network.prefixlen == network.max_prefixlen]
+        if not _stays(address):
+            continue
+        reason = _forbidden_carrier(address, me, others)
+        if reason:
+            refused.append(f"{address} {reason}")
+        else:
+            carriers.append(single(address))
+    return list(dict.fromkeys(carriers))
+
+
+def _forbidden_carrier(address: Address, me: Holder, others: Sequence[Holder]) -> str:
+    """Going past every device, a carrier address takes something from whoever has it; so it must be nobody's yet."""
+    for one in (me, *others):
+        if address in (one.slot.tun_address, one.slot.dns_address, one.slot.tun_address6):
+            return f"is an address of {one.slot.device}, not of a carrier"
+    if single(address) in me.granted.carriers:
+        return ""  # it had it first
+    for other in others:
+        has = any(address in subnet for subnet in other.granted.subnets)
+        if has and other.uid != me.uid and not any(address in network for network in other.granted.throw):
+            return f"is already routed to the connection {other.owner}"
+    return ""
+
+
+def _stays(address: Address) -> bool:
+    """Whether a route could lead it anywhere else: loopback and link-local addresses stay where they are."""
+    return not address.is_loopback and not address.is_link_local
+
+
+def _throw(subnets: Iterable[Network], facts: Facts, upstreams: Upstreams, refused: list[str]) -> list[Network]:
+    """The laptop's own resolvers always; what else is protected only where a granted subnet covers it."""
+    throw: list[Network] = []
     granted = list(subnets)
     for own in facts.connected:
         if any(contains(subnet, own.network) for subnet in granted):
@@ -200,14 +228,14 @@ def _throw(
     for resolver in upstreams.addresses:
         if any(resolver in subnet for subnet in granted):
             refused.append(f"{resolver} is the laptop's own resolver")
-        if not resolver.is_loopback:
+        if _stays(resolver):
             throw.append(single(resolver))
-    return list(dict.fromkeys(throw))
+    return throw
 
 
 def single(address: Address) -> Network:
-    """The network of one address."""
-    return ipaddress.ip_network(address)
+    """The network of one address, without a zone (`%eth0`), which routes do not know."""
+    return ipaddress.ip_network(address.packed)
 
 
 def contains(outer: Network, inner: Network) -> bool:
@@ -233,11 +261,11 @@ def _names(
     subnets: list[Network],
     upstreams: Upstreams,
     policy: Policy,
-    others: Mapping[str, Granted],
+    others: Sequence[Holder],
     refused: list[str],
 ) -> tuple[list[str], list[str]]:
     domains: list[str] = []
-    owners = {name: owner for owner, grant in others.items() if grant.dns for name in grant.domains}
+    root = ""  # the cluster domain: the first of several labels
     if len(wish.domains) > MAX_DOMAINS:
         refused.append(f"{len(wish.domains) - MAX_DOMAINS} domains beyond the first {MAX_DOMAINS}")
     for text in wish.domains[:MAX_DOMAINS]:
@@ -252,12 +280,16 @@ def _names(
                 domains.append(name)
         elif reason := _forbidden_domain(name, wish.named, upstreams, policy):
             refused.append(f"the domain {name} {reason}")
-        elif name in owners:
-            refused.append(f"the domain {name} already belongs to the connection {owners[name]}")
+        elif owner := _owner(name, others):
+            refused.append(f"the domain {name} already belongs to the connection {owner}")
+        elif "." in name and root and name not in (root, f"svc.{root}"):
+            refused.append(f"the domain {name} is a second one beside the cluster domain {root}")
         elif name not in domains:
             domains.append(name)
+            if "." in name:
+                root = root or name
     search: list[str] = []
-    roots = {name for name in domains if "." in name}
+    roots = {root} if root else set()
     for text in wish.search[:MAX_SEARCH]:
         name = normal_name(text)
         if name is None or not _searchable(name, roots):
@@ -265,6 +297,18 @@ def _names(
         elif name not in search:
             search.append(name)
     return domains, search
+
+
+def _owner(name: str, others: Sequence[Holder]) -> str | None:
+    """Who has this domain, or one that this one would take names from: the longer of two domains wins a name.
+
+    A single label takes nothing from a longer domain that ends in it.
+    """
+    for other in others:
+        for theirs in other.granted.domains if other.granted.dns else ():
+            if name == theirs or name.endswith("." + theirs) or ("." in name and theirs.endswith("." + name)):
+                return other.owner
+    return None
 
 
 def reverse_zone(name: str) -> Network | None:

@@ -108,12 +108,25 @@ class Granted:
 
     subnets: tuple[Network, ...] = ()
     throw: tuple[Network, ...] = ()
-    """Must not go into the device although a granted subnet covers it, and all carrier addresses."""
+    """Must not go into the device although a granted subnet covers it, and its own carrier addresses."""
+    carriers: tuple[Network, ...] = ()
+    """Addresses that its carriers run to, each a network of one: they go into no connection's device."""
     search: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
     dns: bool = False
     refused: tuple[str, ...] = ()
     """One text per refused part: what and why."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One connection, as what is decided about all of them sees it."""
+
+    slot: Slot
+    owner: str
+    """Names it in texts. Two may have the same: the caller chooses it."""
+    uid: int
+    granted: Granted = field(default_factory=Granted)
 
 
 @dataclass(frozen=True)
@@ -136,8 +149,9 @@ class Host(Protocol):
         """Undo what an earlier tpd left behind; one text per connection undone. Call it before anything else."""
         ...
 
-    async def open(self, owner: str) -> Device:
-        """Make a device in a free slot, with its table and rules. `owner` names it in messages to others."""
+    async def open(self, owner: str, uid: int) -> Device:
+        """Make a device in a free slot, with its table and rules. `owner` names it in messages to others; `uid` is the
+        user whose connection it is."""
         ...
 
     async def note_worker(self, slot: Slot, pid: int) -> None:

@@ -184,6 +184,7 @@ def test_two_connections_are_apart(place: Laptop) -> None:
         "ip", "route", "get", "10.32.0.1"
     )  # the first one's carrier, inside the second's subnet
     place.ask(pb.Request(connection="a", quit=pb.Quit()))
+    assert "dev tp1" in place.run("ip", "route", "get", "10.32.0.1")  # nobody's carrier any more
     assert "dev tp1" in place.run("ip", "route", "get", "10.32.0.5")
     assert "lookup 7000" not in place.run("ip", "rule")
 

@@ -99,10 +99,10 @@ def test_a_connect_that_fails_leaves_nothing() -> None:
 
 def test_a_failing_host_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(bench: Bench) -> None:
-        async def full(owner: str) -> object:
+        async def full(owner: str, uid: int) -> object:
             raise OSError(28, "No space left on device")
 
-        async def bug(owner: str) -> object:
+        async def bug(owner: str, uid: int) -> object:
             raise ValueError("a bug")
 
         monkeypatch.setattr(bench.host, "open", full)

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import replace
 
 from tpd.supervisor.host import plan
-from tpd.supervisor.host.types import Granted, Slot
+from tpd.supervisor.host.types import Granted, Holder, Slot
 
 N = ipaddress.ip_network
 SLOT = Slot(2, ipaddress.IPv4Address("198.19.254.9"), ipaddress.IPv4Address("198.19.254.10"))
@@ -41,6 +41,22 @@ throw 192.168.0.53/32 table 7002
 10.244.0.0/16 dev tp2 scope link src 198.19.254.9 table 7002
 fd00:10:244::/56 dev tp2 scope link src fd74:7063:746c::9 table 7002"""
     )
+
+
+def test_the_carriers_and_dns_addresses_of_others_go_past_the_device() -> None:
+    other = Slot(3, ipaddress.IPv4Address("10.100.254.13"), ipaddress.IPv4Address("10.100.254.14"))
+    carriers = (N("10.244.0.9/32"), N("198.19.254.10/32"))  # the second is our own DNS address
+    theirs = Holder(other, "b", 1000, Granted(throw=(N("192.168.7.7/32"),), carriers=carriers))
+    mine = Holder(SLOT, "a", 1000, Granted(subnets=(N("10.96.0.0/12"),)))
+    assert (
+        routes_text(SLOT, plan.beside(mine, [theirs]))
+        == """\
+throw 10.244.0.9/32 table 7002
+throw 10.100.254.14/32 table 7002
+198.19.254.10/32 dev tp2 scope link src 198.19.254.9 table 7002
+10.96.0.0/12 dev tp2 scope link src 198.19.254.9 table 7002"""
+    )
+    assert plan.beside(mine, []) == mine.granted
 
 
 def test_no_ipv6_on_a_laptop_without_it() -> None:

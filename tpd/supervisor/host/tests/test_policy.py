@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tpd.supervisor.host import policy
 from tpd.supervisor.host.policy import Policy, PolicyError, decide, parse_policy, reverse_zone
-from tpd.supervisor.host.types import Connected, Facts, Granted, Upstreams, Wish
+from tpd.supervisor.host.types import Connected, Facts, Granted, Holder, Slot, Upstreams, Wish
 
 N = ipaddress.ip_network
 A = ipaddress.ip_address
@@ -24,8 +24,21 @@ FACTS = Facts(
 UPSTREAMS = Upstreams((A("10.200.0.53"), A("127.0.0.1")), ("corp.example",))
 
 
-def ask(wish: Wish, *, rules: Policy | None = None, others: dict[str, Granted] | None = None) -> Granted:
-    return decide(wish, facts=FACTS, upstreams=UPSTREAMS, policy=rules or Policy(), others=others or {})
+def holder(index: int, granted: Granted, *, uid: int = 1000, owner: str = "first") -> Holder:
+    first = ipaddress.IPv4Address("198.19.254.1") + 4 * index
+    return Holder(Slot(index, first, first + 1), owner, uid, granted)
+
+
+def ask(wish: Wish, *others: Holder, rules: Policy | None = None, before: Granted | None = None) -> Granted:
+    """What connection 9 of user 1000 gets."""
+    return decide(
+        wish,
+        me=holder(9, before or Granted(), owner="me"),
+        facts=FACTS,
+        upstreams=UPSTREAMS,
+        policy=rules or Policy(),
+        others=others,
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,12 +106,63 @@ def test_carriers_and_resolvers_are_always_thrown_but_never_loopback() -> None:
     assert granted.refused == ("'x' is not an address",)
 
 
-def test_carriers_of_other_connections_are_thrown_too() -> None:
-    other = Granted(subnets=(N("10.32.0.0/16"),), throw=(N("10.96.7.7/32"), N("192.168.77.0/24")))
-    granted = ask(Wish(subnets=("10.96.0.0/12", "10.32.5.0/24")), others={"first": other})
-    assert N("10.96.7.7/32") in granted.throw
+def test_what_another_connection_has_is_refused_by_name() -> None:
+    other = Granted(subnets=(N("10.32.0.0/16"),), carriers=(N("10.96.7.7/32"),))
+    granted = ask(Wish(subnets=("10.96.0.0/12", "10.32.5.0/24")), holder(0, other))
     assert granted.subnets == (N("10.96.0.0/12"),)
-    assert granted.refused == ("10.32.5.0/24 is already routed to the connection first",)
+    assert granted.refused == (
+        "10.32.5.0/24 is already routed to the connection first",
+        "10.96.7.7/32 is how the connection first reaches its cluster",
+    )
+
+
+def test_two_connections_of_one_name_are_two() -> None:
+    first = holder(0, Granted(subnets=(N("10.32.0.0/16"),), domains=("svc", "one.local"), dns=True), owner="twin")
+    second = holder(1, Granted(subnets=(N("10.48.0.0/16"),), domains=("demo",), dns=True), owner="twin")
+    wish = Wish(subnets=("10.32.0.0/16", "10.48.0.0/16"), domains=("svc", "one.local", "demo"), dns=True)
+    granted = ask(wish, first, second)
+    assert (granted.subnets, granted.domains) == ((), ())
+    assert len(granted.refused) == 5
+
+
+@pytest.mark.parametrize(
+    ("address", "uid", "why"),
+    [
+        ("10.32.0.10", 1001, "10.32.0.10 is already routed to the connection first"),
+        ("10.32.0.10", 1000, ""),  # one's own two clusters: the carrier of one lies in the other's subnet
+        ("10.32.0.1", 1001, ""),  # the other's carrier as well: it goes past its device already
+        ("192.168.77.9", 1001, ""),
+        ("198.19.254.2", 1001, "198.19.254.2 is an address of tp0"),
+        ("198.19.254.2", 1000, "198.19.254.2 is an address of tp0"),
+        ("198.19.254.1", 1000, "198.19.254.1 is an address of tp0"),
+        ("198.19.254.38", 1000, "198.19.254.38 is an address of tp9"),
+    ],
+)
+def test_no_carrier_among_what_another_user_has(address: str, uid: int, why: str) -> None:
+    theirs = Granted(
+        subnets=(N("10.32.0.0/16"), N("192.168.0.0/16")),
+        throw=(N("10.32.0.1/32"), N("192.168.77.0/24")),
+        carriers=(N("10.32.0.1/32"),),
+    )
+    granted = ask(Wish(bypass=(address, "203.0.113.7")), holder(0, theirs, uid=uid))
+    assert (N(address) in granted.carriers) is not bool(why)
+    assert N("203.0.113.7") in granted.throw
+    assert "".join(granted.refused).startswith(why)
+    assert bool(granted.refused) is bool(why)
+
+
+def test_a_carrier_that_was_there_before_anothers_subnet_stays() -> None:
+    theirs = holder(0, Granted(subnets=(N("10.32.0.0/16"),)), uid=1001)
+    before = Granted(carriers=(N("10.32.0.10/32"),))
+    assert ask(Wish(bypass=("10.32.0.10",)), theirs, before=before).carriers == before.carriers
+
+
+def test_link_local_and_loopback_need_no_way_past_a_device() -> None:
+    upstreams = Upstreams((A("fe80::1%wlan0"), A("127.0.0.53"), A("fd00::53%eth0")))
+    wish = Wish(subnets=("10.96.0.0/12",), bypass=("fe80::2%eth0", "fe80::2", "169.254.1.1", "::1"))
+    granted = decide(wish, me=holder(9, Granted()), facts=FACTS, upstreams=upstreams, policy=Policy(), others=())
+    assert granted.throw == (N("fd00::53/128"),)
+    assert granted.refused == ()
 
 
 def test_the_policy_file_opens_non_private_ranges() -> None:
@@ -190,10 +254,41 @@ def test_search_only_below_a_granted_cluster_domain() -> None:
 
 
 def test_a_domain_belongs_to_one_connection() -> None:
-    other = Granted(domains=("svc", "cluster.local"), dns=True)
-    granted = ask(Wish(domains=("svc", "other.local")), others={"first": other})
+    other = holder(0, Granted(domains=("svc", "cluster.local", "demo"), dns=True))
+    granted = ask(Wish(domains=("svc", "other.local")), other)
     assert granted.domains == ("other.local",)
     assert granted.refused == ("the domain svc already belongs to the connection first",)
+
+
+@pytest.mark.parametrize(
+    "domain", ["demo.svc.cluster.local", "svc.cluster.local", "a.svc", "api.demo", "one.k8s.internal", "k8s.internal"]
+)
+def test_nobody_takes_names_out_of_anothers_domain(domain: str) -> None:
+    other = holder(0, Granted(domains=("svc", "cluster.local", "demo", "a.one.k8s.internal"), dns=True))
+    granted = ask(Wish(domains=(domain,), dns=True), other)
+    assert granted.domains == ()
+    assert granted.refused == (f"the domain {domain} already belongs to the connection first",)
+
+
+def test_a_namespace_may_be_the_end_of_anothers_cluster_domain() -> None:
+    other = holder(0, Granted(domains=("k8s.demo",), dns=True))
+    assert ask(Wish(domains=("demo",), dns=True), other).domains == ("demo",)
+
+
+def test_one_cluster_domain() -> None:
+    wish = Wish(
+        subnets=("10.96.0.0/16",),
+        domains=("cluster.local", "svc.cluster.local", "vault.corp", "nas.lan", "demo", "96.10.in-addr.arpa"),
+        search=("demo.svc.cluster.local", "vault.corp"),
+    )
+    granted = ask(wish)
+    assert granted.domains == ("cluster.local", "svc.cluster.local", "demo", "96.10.in-addr.arpa")
+    assert granted.search == ("demo.svc.cluster.local",)
+    assert granted.refused == (
+        "the domain vault.corp is a second one beside the cluster domain cluster.local",
+        "the domain nas.lan is a second one beside the cluster domain cluster.local",
+        "the search domain 'vault.corp' is not below a granted cluster domain",
+    )
 
 
 def test_wishes_are_bounded() -> None:
