@@ -46,19 +46,44 @@ def edit(text: str, nameserver: Address, search: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def undo(current: str, ours: str, original: str, nameserver: str) -> str | None:
-    """What the file must hold to be rid of our edit, or None when it must not be touched.
+def rebase(current: str, ours: str, original: str, nameserver: str) -> str:
+    """What the file would say without our edit.
 
-    `current` is what it holds now. When it is what we wrote, or the torn beginning of that, the original comes back.
-    When somebody else wrote it since, theirs stays, without a line that still names our resolver.
+    `current` is what it says now, `ours` what we made of `original`. The torn beginning of what we wrote is the
+    original. Text that somebody else edited in place still carries our nameserver line, which stands for the
+    original's: those take its place, and our mark and search domains go. Anything else is theirs, as it is.
     """
-    if current == original:
-        return None
     if ours.startswith(current):
         return original
     lines = current.splitlines(keepends=True)
-    kept = [line for line in lines if _words(line)[:2] != ["nameserver", nameserver] and line.strip() != MARK]
-    return "".join(kept) if len(kept) < len(lines) else None
+    at = [number for number, line in enumerate(lines) if _words(line)[:2] == ["nameserver", nameserver]]
+    if not at:
+        return current
+    present = [_words(line)[:2] for line in lines]
+    hidden = [line + "\n" for line in original.splitlines() if _words(line)[:1] == ["nameserver"]]
+    added = set(parse(ours).search) - set(parse(original).search)
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        words = _words(line)
+        if number == at[0]:
+            kept += [own for own in hidden if _words(own)[:2] not in present]
+        elif number in at or line.strip() == MARK:
+            continue
+        elif words[:1] == ["search"] and not added.isdisjoint(words):
+            names = [word for word in words if word not in added]
+            if len(names) > 1:
+                kept.append(" ".join(names) + "\n")
+        else:
+            kept.append(line)
+    return "".join(kept)
+
+
+def undo(current: str, ours: str, original: str, nameserver: str) -> str | None:
+    """What the file must hold to be rid of our edit, or None when it must not be touched."""
+    if current == original:
+        return None
+    text = rebase(current, ours, original, nameserver)
+    return None if text == current else text
 
 
 def _words(line: str) -> list[str]:

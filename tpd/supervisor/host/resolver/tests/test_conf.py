@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,56 @@ def test_undo_leaves_what_somebody_else_wrote() -> None:
     assert conf.undo("nameserver 9.9.9.9\n", ours, "nameserver 1.1.1.1\n", str(OURS)) is None
 
 
-def test_undo_takes_our_line_out_of_a_file_that_somebody_else_extended() -> None:
-    ours = conf.edit("nameserver 1.1.1.1\n", OURS, ())
-    assert conf.undo(ours + "nameserver 9.9.9.9\n", ours, "nameserver 1.1.1.1\n", str(OURS)) == "nameserver 9.9.9.9\n"
+ORIGINAL = "# DHCP says\nnameserver 1.1.1.1\nnameserver fe80::1%wlan0\nsearch corp.example\noptions ndots:2\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "without_us"),
+    [
+        (  # sed -i on what we wrote
+            lambda text: text.replace("ndots:2", "ndots:5"),
+            "nameserver 1.1.1.1\nnameserver fe80::1%wlan0\nsearch corp.example\n# DHCP says\noptions ndots:5\n",
+        ),
+        (  # a VPN puts its resolver in front of what it finds
+            lambda text: "nameserver 10.8.0.1\n" + text,
+            "nameserver 10.8.0.1\nnameserver 1.1.1.1\nnameserver fe80::1%wlan0\nsearch corp.example\n# DHCP says\n"
+            "options ndots:2\n",
+        ),
+        (  # or behind it, and one of the original's again
+            lambda text: text + "nameserver 1.1.1.1\nnameserver 9.9.9.9",
+            "nameserver fe80::1%wlan0\nsearch corp.example\n# DHCP says\noptions ndots:2\n"
+            "nameserver 1.1.1.1\nnameserver 9.9.9.9",
+        ),
+        (  # or its search domains
+            lambda text: text.replace("search ", "search vpn.example "),
+            "nameserver 1.1.1.1\nnameserver fe80::1%wlan0\nsearch vpn.example corp.example\n# DHCP says\n"
+            "options ndots:2\n",
+        ),
+        (lambda text: text.replace(" corp.example", ""), ORIGINAL.replace("search corp.example\n", "")),
+        (lambda text: f"nameserver {OURS}\n", "nameserver 1.1.1.1\nnameserver fe80::1%wlan0\n"),
+        (lambda text: f"{conf.MARK}\nnameserver 9.9.9.9\n", f"{conf.MARK}\nnameserver 9.9.9.9\n"),
+    ],
+)
+def test_what_somebody_else_edited_in_place_without_us(change: Callable[[str], str], without_us: str) -> None:
+    ours = conf.edit(ORIGINAL, OURS, CLUSTER)
+    current = change(ours)
+    assert current != ours
+    text = conf.rebase(current, ours, ORIGINAL, str(OURS))
+    assert sorted(text.splitlines()) == sorted(without_us.splitlines())
+    assert conf.parse(text) == conf.parse(without_us)
+    assert conf.undo(current, ours, ORIGINAL, str(OURS)) == (text if text != current else None)
+
+
+@given(st.text(alphabet="nameserch 0123456789.:#;\n\toptidm", max_size=200), st.integers(0, 300), st.text(max_size=20))
+def test_no_edit_of_our_text_leaves_our_resolver_in_it(original: str, at: int, inserted: str) -> None:
+    ours = conf.edit(original, OURS, CLUSTER)
+    current = ours[:at] + inserted + ours[at:]
+    text = conf.rebase(current, ours, original, str(OURS))
+    assert OURS not in conf.parse(text).nameservers
+    assert conf.rebase(text, ours, original, str(OURS)) in (text, original)
+
+
+def test_another_connections_mark_stays() -> None:
+    first = conf.edit(ORIGINAL, OURS, ())
+    second = conf.edit(ORIGINAL, ipaddress.ip_address("198.19.254.6"), ())
+    assert conf.undo(second, first, ORIGINAL, str(OURS)) is None
