@@ -35,6 +35,10 @@ class Plan:
     only: frozenset[str] = frozenset()
     """Names of measurements; empty: all."""
 
+    def asks(self, measurement: str) -> bool:
+        """Whether this one is to be made."""
+        return (not self.only or measurement in self.only) and (measurement != "sustained" or self.sustain > 0)
+
 
 @dataclass(frozen=True)
 class Path:
@@ -101,7 +105,7 @@ class Measuring:
         """All measurements of the plan, each on its own: one that fails leaves a problem behind, not an end."""
         before = os.getloadavg()[0]
         for name, measurement in self._measurements():
-            if name in self._path.leave_out or (self._plan.only and name not in self._plan.only):
+            if name in self._path.leave_out or not self._plan.asks(name):
                 continue
             started = time.monotonic()
             try:
@@ -113,7 +117,7 @@ class Measuring:
         self._cell.load_average = (before, os.getloadavg()[0])
 
     def _measurements(self) -> list[tuple[str, Callable[[], None]]]:
-        every: list[tuple[str, Callable[[], None]]] = [
+        return [
             ("idle", self.idle),
             ("memory", self.memory),
             ("ping", self.ping),
@@ -125,10 +129,8 @@ class Measuring:
             ("connections32", lambda: self.connections("connections32", 32)),
             ("connections256", lambda: self.connections("connections256", 256)),
             ("dns", self.dns),
+            ("sustained", self.sustained),
         ]
-        if self._plan.sustain:
-            every.append(("sustained", self.sustained))
-        return every
 
     def bulk(self) -> None:
         """One flow each way, and what it costs in CPU."""
@@ -136,8 +138,7 @@ class Measuring:
             sample = processes.Sample(self._path.named())
             raw = self._load(f"bulk_{direction}", "bulk", "--direction", direction)
             carried = sum(flow["size"] for flow in raw["flows"]) / 1e9
-            self._take_bulk(f"bulk_{direction}", raw)
-            if carried:
+            if self._take_bulk(f"bulk_{direction}", raw) and carried:
                 for name, used in sample.used().items():
                     self._cell.values[f"cpu_{direction}_s_per_gb:{name}"] = round(used / carried, 1)
 
@@ -182,6 +183,8 @@ class Measuring:
             self._cell.raw[name] = raw
             self._values(name, raw, "per_second", "per_s")
             self._values(name, raw, "errors", "errors")
+            if raw["errors"]:
+                self._cell.problems.append(f"{name}: {raw['errors']} questions without a good answer")
             self._values(name, raw, "p50_ms", "p50_ms")
 
     def idle(self) -> None:
@@ -210,28 +213,33 @@ class Measuring:
         load = Load(self._path, "idle", "--flows", str(IDLE_FLOWS), seconds=30)
         opened = load.line()["open"]
         time.sleep(0.5)
-        for name, size in processes.memory_mb(named).items():
-            self._cell.values[f"flows_mb:{name}"] = round(size - before[name], 1)
-        self._worker("worker_flows_mb", "flows_mb")
+        after = processes.memory_mb(named)
         alive = load.result()["alive"]
         if opened != IDLE_FLOWS or alive != IDLE_FLOWS:
             self._cell.problems.append(f"memory: {opened} of {IDLE_FLOWS} idle flows opened, {alive} lived")
+            return
+        for name, size in after.items():
+            self._cell.values[f"flows_mb:{name}"] = round(size - before[name], 1)
+        self._worker("worker_flows_mb", "flows_mb")
 
     def _load(self, name: str, *arguments: str) -> dict[str, Any]:
         raw = Load(self._path, *arguments, seconds=self._plan.seconds).result()
         self._cell.raw[name] = raw
         return raw
 
-    def _take_bulk(self, prefix: str, raw: dict[str, Any]) -> None:
+    def _take_bulk(self, prefix: str, raw: dict[str, Any]) -> bool:
+        """Whether all of it counts."""
         values, problems = bulk_values(prefix, raw)
         self._cell.values.update(values)
         self._cell.problems += problems
+        return bool(values)
 
     def _take_latency(self, name: str, raw: dict[str, Any]) -> None:
-        self._values(name, raw, "p50_ms", "p50_ms")
-        self._values(name, raw, "p99_ms", "p99_ms")
         if raw["error"]:
             self._cell.problems.append(f"{name}: {raw['error']}")
+            return
+        self._values(name, raw, "p50_ms", "p50_ms")
+        self._values(name, raw, "p99_ms", "p99_ms")
 
     def _take_connections(self, name: str, raw: dict[str, Any]) -> None:
         self._cell.raw[name] = raw

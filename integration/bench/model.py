@@ -22,7 +22,7 @@ class Cell:
     rtt_ms: int
     values: Values = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """One sentence for each thing that went wrong; a cell with problems fails the figures it touches."""
+    """One sentence for each thing that went wrong; what it touches has no value, and tpctl's own fail the run."""
     raw: dict[str, Any] = field(default_factory=dict)
     """The load generator's own answers by measurement."""
     load_average: tuple[float, float] = (0.0, 0.0)
@@ -59,18 +59,19 @@ class Run:
 
 
 def bulk_values(prefix: str, raw: Mapping[str, Any]) -> tuple[Values, list[str]]:
-    """Rates of a bulk measurement in MB/s (10^6): all flows together, and the slowest and fastest flow."""
+    """Rates of a bulk measurement in MB/s (10^6): all flows together, and the slowest and fastest flow.
+
+    None where a flow failed, or its bytes were wrong: what the others reached then says nothing.
+    """
     flows: list[dict[str, Any]] = raw["flows"]
     errors = Counter(flow["error"] for flow in flows if flow["error"])
     problems = [f"{prefix}: {count} of {len(flows)} flows: {error}" for error, count in errors.items()]
-    done = [flow for flow in flows if flow["size"] and flow["ended"] > flow["started"]]
-    if not done:
+    if problems:
         return {}, problems
-    whole = max(flow["ended"] for flow in done) - min(flow["started"] for flow in done)
-    values = {f"{prefix}_mbs": round(sum(flow["size"] for flow in done) / whole / 1e6, 1)}
+    whole = max(flow["ended"] for flow in flows) - min(flow["started"] for flow in flows)
+    values = {f"{prefix}_mbs": round(sum(flow["size"] for flow in flows) / whole / 1e6, 1)}
     if len(flows) > 1:
-        rates = [flow["size"] / (flow["ended"] - flow["started"]) / 1e6 for flow in done]
-        rates += [0.0] * (len(flows) - len(done))
+        rates = [flow["size"] / (flow["ended"] - flow["started"]) / 1e6 for flow in flows]
         values[f"{prefix}_slowest_mbs"] = round(min(rates), 2)
         values[f"{prefix}_fastest_mbs"] = round(max(rates), 2)
     return values, problems

@@ -35,7 +35,9 @@ class Bench:
         """No tunnel at all, from the node."""
         many_connections(self.cluster.node)
         target = (self.workload.address, PORT)
-        path = Path(NODE, *target, self._on_node, dict, CLUSTER_DNS, DNS_NAME, frozenset({"idle", "memory"}))
+        path = Path(
+            NODE, *target, self._on_node, dict, CLUSTER_DNS, DNS_NAME, frozenset({"idle", "memory", "sustained"})
+        )
         self._measure(path, self._cell(NODE, 0))
 
     def kubectl(self, developer: Developer, rtt_ms: int) -> None:
@@ -45,7 +47,7 @@ class Bench:
             with developer.port_forward() as port:
                 target = ("127.0.0.1", port)
                 # nothing is compared with kubectl's memory and idle time
-                leave_out = frozenset({"idle", "memory", "dns"})
+                leave_out = frozenset({"idle", "memory", "dns", "sustained"})
                 path = Path(KUBECTL, *target, developer.spawn, developer.kubectl_carriers, leave_out=leave_out)
                 self._measure(path, cell)
         except CommandFailed as failed:
@@ -81,7 +83,9 @@ class Bench:
         cell.values["replace_s"] = round(replace, 2)
         cell.values["replace_extra_s"] = round(replace - own, 2)
         target = (self.workload.replaced_address, PORT)
-        self._measure(Path(INBOUND, *target, self._on_node, developer.carriers, leave_out=frozenset({"dns"})), cell)
+        self._measure(
+            Path(INBOUND, *target, self._on_node, developer.carriers, leave_out=frozenset({"dns", "sustained"})), cell
+        )
         try:
             cell.values["leave_s"] = round(developer.leave(), 2)
             self.workload.wait_original()

@@ -57,9 +57,13 @@ def render(run: Run, verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def failed(verdicts: Sequence[Verdict]) -> int:
-    """How many figures were measured and do not hold."""
-    return sum(verdict.holds is False for verdict in verdicts)
+def failed(run: Run, verdicts: Sequence[Verdict]) -> int:
+    """How many figures are missed (or were to be measured and were not), and problems of tpctl there were.
+
+    Those of kubectl are its own: what cannot be compared with it for them is a figure that was not measured.
+    """
+    problems = sum(len(cell.problems) for cell in run.cells if cell.path != KUBECTL)
+    return problems + sum(verdict.missed for verdict in verdicts)
 
 
 def _numbers(run: Run) -> str:
@@ -109,12 +113,13 @@ def _processes(run: Run) -> str:
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
-    words = {True: "pass", False: "FAIL", None: "not measured"}
+    words = {True: "pass", False: "FAIL", None: "not measured"}  # in capitals where it was to be
     rows = []
     for verdict in verdicts:
         sign = ">=" if verdict.at_least else "<="
         measured = "" if verdict.measured is None else f"{verdict.measured:g} {verdict.unit}".rstrip()
-        rows.append([verdict.text, measured, f"{sign} {verdict.limit:g} {verdict.unit}".rstrip(), words[verdict.holds]])
+        word = words[verdict.holds].upper() if verdict.missed else words[verdict.holds]
+        rows.append([verdict.text, measured, f"{sign} {verdict.limit:g} {verdict.unit}".rstrip(), word])
     return _grid(["figure", "measured", "asked", ""], rows)
 
 

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
-from integration.bench.figures import Verdict, judge
+from integration.bench.figures import Source, Verdict, judge
 from integration.bench.model import INBOUND, KUBECTL, OUTBOUND, Cell, Run
 from integration.bench.table import failed, render
 
 
+def everything(source: Source) -> bool:
+    return True
+
+
+def nothing(source: Source) -> bool:
+    return False
+
+
 def verdict(run: Run, text: str) -> Verdict:
-    (found,) = [verdict for verdict in judge(run) if verdict.text == text]
+    (found,) = [verdict for verdict in judge(run, nothing) if verdict.text == text]
     return found
 
 
@@ -43,7 +51,7 @@ def test_limits_that_are_no_ratio() -> None:
 def test_the_report_shows_numbers_ratios_verdicts_and_problems() -> None:
     run = run_of({"bulk_down_mbs": 60.0, "idle_mb:worker": 99.0}, {"bulk_down_mbs": 20.0, "bulk_up_mbs": 10.0}, 20)
     run.cells.append(Cell(INBOUND, 20, {"bulk_down_mbs": 40.0}, ["ping: no answer"]))
-    verdicts = judge(run)
+    verdicts = judge(run, nothing)
     text = render(run, verdicts)
     row = next(line for line in text.splitlines() if line.startswith("| bulk down MB/s"))
     # inbound, a download travels up the laptop's line: compared with kubectl's upload
@@ -51,4 +59,21 @@ def test_the_report_shows_numbers_ratios_verdicts_and_problems() -> None:
     assert "| tpctl-outbound, 20 ms | worker  |" in text
     assert "FAIL" in text
     assert "- tpctl-inbound, 20 ms: ping: no answer" in text
-    assert failed(verdicts) == 1
+    assert failed(run, verdicts) == 2  # one figure, one problem
+
+
+def test_what_was_to_be_measured_and_was_not_is_missed() -> None:
+    never_connected = Run("now", cells=[Cell(OUTBOUND, 20, problems=["tpctl connect: refused"])])
+    judged = judge(never_connected, everything)
+    assert failed(never_connected, judged) == len(judged) + 1
+    assert "NOT MEASURED" in render(never_connected, judged)
+    only_dns = judge(Run("now"), lambda source: source.measurement == "dns")
+    assert failed(Run("now"), only_dns) == 0
+    text = "bulk down at 20 ms, times kubectl"
+    only_ours = judge(Run("now"), lambda source: source.path == OUTBOUND)
+    assert [each.asked for each in only_ours if each.text == text] == [False]  # there is nothing to compare it with
+
+
+def test_problems_of_kubectl_are_its_own() -> None:
+    run = Run("now", cells=[Cell(KUBECTL, 0, problems=["connections256: {'TIMEOUT': 3}"])])
+    assert failed(run, judge(run, nothing)) == 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from integration.bench.model import Cell, Run, bulk_values
 
 
@@ -17,10 +19,15 @@ def test_a_single_flow_has_no_slowest() -> None:
     assert bulk_values("up", {"flows": [flow(1_000_000, 0, 1)]})[0] == {"up_mbs": 1.0}
 
 
-def test_a_failed_flow_is_the_slowest_of_all_and_a_problem() -> None:
-    values, problems = bulk_values("up", {"flows": [flow(1_000_000, 0, 1), flow(0, 0, 0, "reset")]})
+def test_a_flow_that_got_nothing_is_the_slowest() -> None:
+    values, _ = bulk_values("up", {"flows": [flow(1_000_000, 0, 1), flow(0, 0, 1)]})
     assert values["up_slowest_mbs"] == 0.0
-    assert problems == ["up: 1 of 2 flows: reset"]
+
+
+@pytest.mark.parametrize("failed", [flow(0, 0, 0, "reset"), flow(9_000_000, 0, 1, "bytes differ")])
+def test_beside_a_failed_flow_nothing_counts(failed: dict[str, object]) -> None:
+    problem = f"up: 1 of 2 flows: {failed['error']}"
+    assert bulk_values("up", {"flows": [flow(1_000_000, 0, 1), failed]}) == ({}, [problem])
 
 
 def test_nothing_carried_is_no_number() -> None:
