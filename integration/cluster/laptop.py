@@ -66,22 +66,31 @@ class Laptop:
         rtt: float | None = None,
         resolver: ResolverKind = "file",
         search: Sequence[str] = ("corp.example",),
+        anew: bool = False,
     ) -> Self:
         """Make a laptop whose kubeconfig is that of `user` in `groups`.
 
         `rtt` is the round trip to the API server in seconds; None means no proxy on the way at all. `search` is the
-        search list of its resolver configuration.
+        search list of its resolver configuration. `anew`: one of this name, left by a run that was killed, goes first.
         """
         if not _NAME.fullmatch(name):
             raise ClusterError(f"{name!r} is no name for a laptop: use small letters, digits and hyphens.")
         folder = cluster.places.laptops / name
+        if anew and folder.exists():
+            with contextlib.suppress(ClusterError):  # it was never finished
+                cls.find(cluster, name).delete()
+            shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir()
         except FileExistsError:
             raise ClusterError(f"There is a laptop called {name} already; delete it, or use it.") from None
-        number = _take_number(cluster)
         since = time.time()
-        room = Room.create(name, cluster.places.root)
+        with contextlib.ExitStack() as undo:
+            undo.callback(folder.rmdir)
+            number = _take_number(cluster)
+            undo.callback(_number(cluster, number).rmdir)
+            room = Room.create(name, cluster.places.root)
+            undo.pop_all()
         state = {"room": {"pid": room.pid, "started": room.started}, "number": number, "rtt": rtt, "since": since}
         (folder / "state.json").write_text(json.dumps(state))
         laptop = cls(cluster, name, room, number, rtt, since)
@@ -239,7 +248,7 @@ class Laptop:
                 node.run(["ip", "link", "delete", self._link])
         self.room.kill()
         shutil.rmtree(self.cluster.places.laptops / self.name, ignore_errors=True)
-        (self.cluster.places.root / "numbers" / str(self.number)).rmdir()
+        _number(self.cluster, self.number).rmdir()
 
     def _set_up(self, user: str, groups: Sequence[str], resolver: ResolverKind, search: Sequence[str]) -> None:
         node = self.cluster.node
@@ -281,11 +290,14 @@ def all_laptops(cluster: Cluster) -> list[Laptop]:
     return [Laptop.find(cluster, file.parent.name) for file in sorted(cluster.places.laptops.glob("*/state.json"))]
 
 
+def _number(cluster: Cluster, number: int) -> Path:
+    """The directory that says the number is taken."""
+    return cluster.places.root / "numbers" / str(number)
+
+
 def _take_number(cluster: Cluster) -> int:
-    folder = cluster.places.root / "numbers"
-    folder.mkdir(exist_ok=True)
     for number in range(len(at.LINE_PORTS)):
         with contextlib.suppress(FileExistsError):
-            (folder / str(number)).mkdir()
+            _number(cluster, number).mkdir(parents=True)
             return number
     raise ClusterError("There are too many laptops; delete some.")

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -23,11 +23,11 @@ from integration.scenarios.user import User, eventually
 from integration.scenarios.workloads import get
 
 # The first test pays for what all of them look at.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 LEASE = 10
-GRACE = 3
-"""Seconds beyond the lease: the manager's, to notice and to write."""
+GRACE = 5
+"""Seconds beyond the lease: the manager's, to notice and to write, and ours, to see it."""
 PORTS = [{"name": "http", "containerPort": 8080}]
 WORKER, TPD = "tpd.session", "tpd.supervisor.main"
 CRASHES: dict[str, tuple[str, ...]] = {"worker": (WORKER,), "tpd": (TPD,), "both": (TPD, WORKER)}
@@ -68,24 +68,26 @@ class Crash:
         wanted = set(modules or (WORKER, TPD))
         return [pid for pid, argv in self.user.laptop.processes().items() if wanted & set(argv)]
 
-    def crash(self) -> None:
-        """Kill, and run one command of tpctl."""
-        laptop = self.user.laptop
+    def kill(self) -> None:
+        """Kill, or just lose the line."""
+        if not self.victims:
+            self.killed = time.monotonic()
+            self.user.laptop.cut()
+            return
         victims = self.ours(*self.victims)
         assert len(victims) == len(self.victims)
         self.killed = time.monotonic()
         for number in (signal.SIGSTOP, signal.SIGKILL):  # neither gets to see the other's end
             for pid in victims:
                 os.kill(pid, number)
+
+    def next_command(self) -> None:
+        """Run one command of tpctl."""
+        laptop = self.user.laptop
         # Without a daemon, and without sudo in this laptop, only root can put the network right.
         account = "root" if TPD in self.victims else self.user.account
         laptop.run(["tpctl", "status"], user=account, check=True)
         self.after = laptop.host_state()
-
-    def go_away(self) -> None:
-        """Lose the line instead."""
-        self.killed = time.monotonic()
-        self.user.laptop.cut()
 
     def wait_for_release(self) -> None:
         """Until nobody holds the container, and the original answers."""
@@ -94,7 +96,7 @@ class Crash:
             held = get(self.apps.cluster, "engagements", "-n", self.apps.namespace)["items"]
             return all(each["spec"]["workload"]["name"] != self.workload for each in held)
 
-        eventually("the end of the engagement", released, timeout=2 * LEASE)
+        eventually("the end of the engagement", released, timeout=3 * LEASE)
         self.released = time.monotonic()
         self.apps.answers(f"http://{self.workload}:8080/", ORIGINAL)
 
@@ -107,12 +109,13 @@ AWAY = "away", REPLACING
 def crashes(cluster: Cluster, shared_apps: Apps, manager: str) -> Iterator[Crashes]:
     """A crash of each kind on laptops of each kind, and one that is only away, all at the same time, under a manager
     with a short lease."""
-    with ExitStack() as stack, ThreadPoolExecutor(len(CASES) + 1) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(2 * len(CASES)) as pool:
         stack.callback(install, cluster)
         install(cluster, leaseSeconds=LEASE)
         all_of_them: Crashes = {}
         for victims, resolver in [*CASES, AWAY]:
-            laptop = Laptop.create(cluster, f"crash-{victims}-{resolver.partition('-')[0]}", resolver=resolver)
+            name = f"crash-{victims}-{resolver.partition('-')[0]}"
+            laptop = Laptop.create(cluster, name, resolver=resolver, anew=True)
             stack.callback(laptop.delete)
             user = User(laptop)
             if resolver == REPLACING:
@@ -120,9 +123,13 @@ def crashes(cluster: Cluster, shared_apps: Apps, manager: str) -> Iterator[Crash
             workload = victims if resolver == REPLACING else None
             all_of_them[victims, resolver] = Crash(user, shared_apps, workload, CRASHES.get(victims, ()))
         list(pool.map(Crash.begin, all_of_them.values()))
-        all_of_them[AWAY].go_away()
-        list(pool.map(Crash.crash, (crash for crash in all_of_them.values() if crash.victims)))
-        list(pool.map(Crash.wait_for_release, (crash for crash in all_of_them.values() if crash.workload)))
+        going: list[Future[None]] = []
+        for crash in all_of_them.values():
+            crash.kill()
+            going += [pool.submit(crash.wait_for_release)] if crash.workload else []
+            going += [pool.submit(crash.next_command)] if crash.victims else []
+        for each in going:
+            each.result()
         yield all_of_them
 
 

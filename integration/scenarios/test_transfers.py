@@ -11,7 +11,7 @@ import pytest
 
 from integration.scenarios.user import User, eventually
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 MEGABYTE = 1_000_000
 IDLE = 12.0
@@ -126,20 +126,21 @@ for number in range(64):
     stalled.append(sock)
 with ThreadPoolExecutor(32) as pool:
     list(pool.map(flood, stalled[::2]))
-print(json.dumps([alone, busy()]))
+beside = busy()
 for sock in stalled:  # a reset, so that nothing of them waits for the stalled server
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+print(json.dumps([alone, beside, busy()]))
 """
     worker = person.json("status")["connections"][0]["worker_pid"]
     forget_the_peak = f"echo 5 > /proc/{worker}/clear_refs"
     person.laptop.run(["sh", "-c", forget_the_peak], user="root", check=True)
-    (all_alone, alone), (all_beside, beside) = json.loads(client(person, program, timeout=120))
+    (all_alone, alone), (all_beside, beside), (all_after, after) = json.loads(client(person, program, timeout=150))
     status = person.laptop.run(["cat", f"/proc/{worker}/status"], user="root", check=True).stdout
     peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) // 1024
     record_property("peak memory of the worker, MiB", peak)
-    assert (all_alone, all_beside) == (100, 100)
-    assert beside < 2 * alone + 1
+    assert (all_alone, all_beside, all_after) == (100, 100, 100)
+    assert beside < 2 * max(alone, after) + 1  # both: other work on the machine comes and goes
     assert peak < 300
 
 

@@ -71,6 +71,13 @@ def echo(
     ]
 
 
+def new_namespace(cluster: Cluster, name: str) -> None:
+    """Create a namespace that must not be there, though one of an earlier test may be on its way out."""
+    if cluster.kubectl("get", "namespace", name, "--ignore-not-found", "-o", "jsonpath={.status.phase}"):
+        cluster.kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=60s")
+    cluster.kubectl("create", "namespace", name)
+
+
 def apply(cluster: Cluster, namespace: str, objects: list[dict[str, Any]]) -> None:
     """Create or update the objects, wait until their Deployments are rolled out and their Services lead there."""
     cluster.kubectl(
