@@ -167,6 +167,10 @@ class Cluster:
         """The reference under which the cluster knows one of our images: manager, agent or test."""
         return {"manager": images.MANAGER, "agent": images.AGENT, "test": images.TEST}[name]
 
+    def digest(self, name: str) -> str:
+        """What tells one build of that image from another; empty where nobody here knows."""
+        return images.RECIPES[name]().digest()
+
     def load(self, wanted: Sequence[Image]) -> None:
         """Put images into the node's containerd; only layers that it does not have travel."""
         ctr = [str(binaries() / _CTR[0]), *_CTR[1:]]
@@ -201,7 +205,7 @@ def create_node(places: Places, needed: Sequence[Path]) -> Room:
     """The room with the lan, its resolvers and its walls; `needed` directories are visible in it."""
     for folder in (places.root, places.config, places.logs, places.laptops):
         folder.mkdir(parents=True, exist_ok=True)
-    cgroups.create(places.cgroup)
+    cgroups.create(places.cgroup, places.added_controllers)
     node = Room.create(at.NODE_NAME, places.root)
     write_state(places, node, api_port=0, complete=False)  # from here on `down` finds what to end
     set_up_mounts(node, places, [places.root, REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *needed])
@@ -230,7 +234,7 @@ def _open_door(places: Places, node: Room) -> int:
 
 def _remove(places: Places) -> None:
     end_rooms(places.root)
-    cgroups.remove(places.cgroup)
+    cgroups.remove(places.cgroup, places.added_controllers)
     shutil.rmtree(places.root, ignore_errors=True)
     with contextlib.suppress(OSError):  # there are other clusters, or there was none
         places.root.parent.rmdir()

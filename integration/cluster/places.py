@@ -1,6 +1,7 @@
 """Where the harness keeps things: binaries that outlive it, and state that does not."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,3 +53,17 @@ class Places:
     def cgroup(self) -> str:
         """The control group, in every hierarchy, below which this cluster's pods live."""
         return f"/tpctl-cluster-{self.name}"
+
+    @property
+    def added_controllers(self) -> Path:
+        """Which controllers the machine's root control group passes on only because of our clusters."""
+        return self.root.parent / "controllers.json"
+
+
+_OF_ONE_PROCESS = re.compile(r"(?:traces|external)-(\d+)")
+
+
+def left_by_killed_runs() -> list[str]:
+    """Names of clusters that belong to one process (the number in the name) that is not there any more."""
+    names = [folder.name for folder in Places().root.parent.glob("*-*")]
+    return [name for name in names if (of := _OF_ONE_PROCESS.fullmatch(name)) and not Path("/proc", of[1]).exists()]
