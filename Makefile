@@ -33,7 +33,7 @@ demo: setup ## the main job on a real local Kubernetes, each command shown with 
 	@$(PY) -m integration.demo --name $(CLUSTER) $(ARGS)
 
 test: lint ## every check and every test
-	@timeout 5000 $(PY) -m pytest --cluster-name $(CLUSTER) $(ARGS)
+	@timeout --foreground -k 60 5000 $(PY) -m pytest --cluster-name $(CLUSTER) $(ARGS)
 
 unit: setup ## the tests that need neither root nor a cluster
 	@$(PY) -m pytest -m "not root and not cluster" $(ARGS)
@@ -55,7 +55,7 @@ bench: setup ## measure everything in one run; a table and JSON in bench-results
 cluster-up: setup ## start the local Kubernetes and leave it running
 	@$(PY) -m integration.cluster --name $(CLUSTER) up $(ARGS)
 
-cluster-down: setup ## end it; nothing stays
+cluster-down: setup ## end it, and what killed test runs left; nothing stays
 	@$(PY) -m integration.cluster --name $(CLUSTER) down $(ARGS)
 
 proto: setup ## regenerate the protobuf modules

@@ -23,13 +23,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if config.option.collectonly or not any(item.get_closest_marker("cluster") for item in session.items):
         return
     config.stash[_STARTED_HERE] = False
+    try:
+        _find_or_start(config)
+    except ClusterError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _find_or_start(config: pytest.Config) -> None:
     if config.option.kubeconfig or config.option.context:
         if not config.option.image_prefix:
-            raise pytest.UsageError("Another cluster needs --image-prefix: it cannot have the images built here.")
-        config.stash[_CLUSTER] = ExternalCluster.attach(
+            raise ClusterError("Another cluster needs --image-prefix: it cannot have the images built here.")
+        external = ExternalCluster.attach(
             config=config.option.kubeconfig, context=config.option.context, image_prefix=config.option.image_prefix
         )
+        config.stash[_CLUSTER] = external
         config.stash[_STARTED_HERE] = True
+        external.refuse_another_manager()
     else:
         try:
             config.stash[_CLUSTER] = Cluster.find(config.option.cluster_name)
@@ -39,6 +48,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.stash[_CLUSTER].load_project()
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures, which an interrupted run ends in this hook too
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A cluster that these tests started ends with them; one that ran before goes on."""
     if session.config.stash.get(_STARTED_HERE, False):

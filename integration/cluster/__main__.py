@@ -11,7 +11,7 @@ from integration.cluster.cluster import Cluster, down
 from integration.cluster.commands import say, step
 from integration.cluster.errors import ClusterError
 from integration.cluster.laptop_cli import add_commands
-from integration.cluster.places import DEFAULT_NAME
+from integration.cluster.places import DEFAULT_NAME, left_by_killed_runs
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -23,7 +23,8 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
-    down(options.name)
+    for name in [options.name, *left_by_killed_runs()]:
+        down(name)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("up", _up, "start it (or find it running) and load the images")
-    add("down", _down, "end it with all its laptops; leaves nothing")
+    add("down", _down, "end it with all its laptops, and what killed test runs left; leaves nothing")
     add("status", _status, "what runs")
     add("build", _build, "only build the binaries")
     user = add("kubeconfig", _kubeconfig, "print a kubeconfig for a user")

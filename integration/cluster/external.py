@@ -136,6 +136,18 @@ class ExternalCluster(Cluster):
     def image(self, name: str) -> str:
         return f"{self._image_prefix}/{name}:{VERSION}"
 
+    def digest(self, name: str) -> str:
+        return ""
+
+    def refuse_another_manager(self) -> None:
+        """`ClusterError` when somebody has a traffic-manager there: tests would replace it and take it away."""
+        label, where = "--selector=app.kubernetes.io/name=traffic-manager", "-o=jsonpath={.items[*].metadata.namespace}"
+        if found := self.kubectl("get", "deployments", "--all-namespaces", label, where).split():
+            raise ClusterError(
+                f"There is a traffic-manager in namespace {found[0]} of that cluster already, and the tests need one of"
+                " their own: give them another cluster, or uninstall it first."
+            )
+
     def load(self, wanted: Sequence[Image]) -> None:
         """Nothing: the cluster pulls."""
 
