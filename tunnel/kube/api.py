@@ -7,19 +7,22 @@ import json
 import os
 import re
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 
 from tunnel.kube.errors import KubeconfigError, KubeError, Unreachable, from_response, from_status
+from tunnel.kube.grant import Grant
 from tunnel.kube.kubeconfig import Credentials, load, paths_from
+from tunnel.kube.login import Login
 from tunnel.kube.proxy import proxy_of, shown
 from tunnel.kube.resolver import LastGoodResolver, Resolve
 from tunnel.kube.sockets import watchful_socket
+from tunnel.kube.tls import client_context
 from tunnel.kube.upgrade import Upgraded, upgrade_headers
 
 Object = dict[str, Any]
@@ -36,29 +39,27 @@ WATCH_SILENCE = 90.0
 """Seconds without a line after which a watch is given up: bookmarks come about once a minute when nothing else does."""
 _LONGEST_WATCH_LINE = 8 * 1024 * 1024
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_TOKEN_LIFE = 60.0
-"""Seconds for which a token read from a file or plugin is used before it is read again."""
 
 
 class Api:
     """Requests to one API server as one user. Paths start with `/`; bodies and answers are dictionaries.
 
-    `resolve(host)` gives the addresses of the server's and the proxy's name (`tunnel.kube.resolver.Resolve`); without
-    it the system's resolver is asked. The last good addresses are used while it fails.
+    `login`: who we are; without it, what the credentials themselves hold. `resolve(host)` gives the addresses of the
+    server's and the proxy's name (`tunnel.kube.resolver.Resolve`); without it the system's resolver is asked. The last
+    good addresses are used while it fails. Raises `KubeconfigError` for certificates that cannot be used.
     """
 
-    def __init__(self, credentials: Credentials, *, resolve: Resolve | None = None) -> None:
+    def __init__(self, credentials: Credentials, *, login: Login | None = None, resolve: Resolve | None = None) -> None:
         self._credentials = credentials
         self.server = credentials.server
         self.context = credentials.context
         self.namespace = credentials.namespace
         self.proxy = credentials.proxy
-        self._ssl = _ssl_context(credentials) if self.server.startswith("https") else None
+        self._login = login or Login(credentials)
+        self._shown = self._login.grant
+        self._ssl = self._make_ssl(self._shown)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self._token = credentials.token
-        self._token_read = float("-inf")
-        self._plugin: Any = None
         self._resolver = LastGoodResolver(resolve)
         self._watches: set[aiohttp.ClientResponse] = set()
 
@@ -86,6 +87,7 @@ class Api:
     async def close(self) -> None:
         """Close every connection; requests raise `KubeError` from then on. Idempotent."""
         self._closed = True
+        await self._login.close()
         if self._session is not None:
             await self._session.close()
 
@@ -96,9 +98,8 @@ class Api:
         """
         for response in self._watches:
             response.close()
-        if self._ssl is not None:
-            # Connections of another context are not taken from the pool, which closes them when they were idle enough.
-            self._ssl = _ssl_context(self._credentials)
+        # Connections of another context are not taken from the pool, which closes them when they were idle enough.
+        self._ssl = self._make_ssl(self._shown)
 
     async def get(self, path: str, **params: str) -> Object:
         """GET one object."""
@@ -153,28 +154,75 @@ class Api:
         timeout: float,
     ) -> bytes:
         data = None if body is None else json.dumps(body).encode()
-        headers = await self._headers()
-        if data is not None:
-            headers["Content-Type"] = content_type
+        headers = {"Content-Type": content_type} if data is not None else {}
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT)
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._http.request(
-                    method,
-                    self.server + path,
-                    data=data,
-                    params=params or None,
-                    headers=headers,
-                    ssl=self._ssl or False,
-                    server_hostname=self._credentials.server_name,
-                ) as response,
-            ):
+            async with await self._send(
+                method, path, patience=timeout, limits=limits, data=data, params=params, headers=headers
+            ) as response:
                 answer = await response.read()
                 if response.status >= 300:
                     raise from_response(response.status, answer)
                 return answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        patience: float,
+        limits: aiohttp.ClientTimeout,
+        data: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        """The response, once its head is there: `patience` seconds for that. A 401 is tried once more when somebody
+        has logged in again meanwhile, or a plugin does."""
+        grant = await self._login.current()
+        response = await self._send_as(grant, method, path, patience, limits, data, params, headers)
+        if response.status == 401:
+            async with asyncio.timeout(patience):
+                await response.read()  # its connection is free then, and callers still get what it says
+            if await self._login.refused(grant):
+                grant = await self._login.current()
+                response = await self._send_as(grant, method, path, patience, limits, data, params, headers)
+        return response
+
+    async def _send_as(
+        self,
+        grant: Grant,
+        method: str,
+        path: str,
+        patience: float,
+        limits: aiohttp.ClientTimeout,
+        data: bytes | None,
+        params: Mapping[str, str] | None,
+        more: Mapping[str, str] | None,
+    ) -> aiohttp.ClientResponse:
+        if (grant.certificate, grant.key) != (self._shown.certificate, self._shown.key):
+            self._ssl = self._make_ssl(grant)
+            self._shown = grant
+        headers = CIMultiDict({"Accept": JSON, "User-Agent": "tpctl"})
+        if grant.authorization:
+            headers["Authorization"] = grant.authorization
+        headers.extend(self._credentials.impersonation)
+        headers.update(more or {})
+        async with asyncio.timeout(patience):
+            return await self._http.request(
+                method,
+                self.server + path,
+                data=data,
+                params=params or None,
+                headers=headers,
+                timeout=limits,
+                ssl=self._ssl or False,
+                server_hostname=self._credentials.server_name,
+            )
+
+    def _make_ssl(self, grant: Grant) -> ssl.SSLContext | None:
+        return client_context(self._credentials, grant) if self.server.startswith("https") else None
 
     async def watch(
         self,
@@ -196,20 +244,10 @@ class Api:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(max(1, int(timeout))),
         }
-        headers = await self._headers()
+        limits = aiohttp.ClientTimeout(total=timeout + 10, sock_connect=CONNECT_TIMEOUT, sock_read=WATCH_SILENCE)
         response = None
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT):
-                response = await self._http.get(
-                    self.server + path,
-                    params=query,
-                    headers=headers,
-                    timeout=aiohttp.ClientTimeout(
-                        total=timeout + 10, sock_connect=CONNECT_TIMEOUT, sock_read=WATCH_SILENCE
-                    ),
-                    ssl=self._ssl or False,
-                    server_hostname=self._credentials.server_name,
-                )
+            response = await self._send("GET", path, patience=REQUEST_TIMEOUT, limits=limits, params=query)
             async with response:
                 if response.status >= 300:
                     raise from_response(response.status, await response.read())
@@ -228,45 +266,18 @@ class Api:
 
     async def upgrade(self, path: str, *, protocol: str, params: Mapping[str, str] | None = None) -> Upgraded:
         """Open a WebSocket that speaks `protocol`, as bare bytes. Raises `ApiError` when the server refuses."""
-        headers = {**await self._headers(), **upgrade_headers(protocol)}
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+        headers = upgrade_headers(protocol)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                response = await self._http.get(
-                    self.server + path,
-                    params=params,
-                    headers=headers,
-                    ssl=self._ssl or False,
-                    server_hostname=self._credentials.server_name,
-                )
-                if response.status == 101:
-                    return Upgraded(response)
-                async with response:
-                    raise from_response(response.status if response.status >= 300 else 400, await response.read())
+            response = await self._send(
+                "GET", path, patience=CONNECT_TIMEOUT, limits=limits, params=params, headers=headers
+            )
+            if response.status == 101:
+                return Upgraded(response)
+            async with response, asyncio.timeout(CONNECT_TIMEOUT):
+                raise from_response(response.status if response.status >= 300 else 400, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unreachable(error) from error
-
-    async def _headers(self) -> dict[str, str]:
-        headers = {"Accept": JSON, "User-Agent": "tpctl"}
-        credentials = self._credentials
-        now = asyncio.get_running_loop().time()
-        if (credentials.plugin or credentials.token_file) and now - self._token_read > _TOKEN_LIFE:
-            self._token_read = now
-            if credentials.token_file:
-                try:
-                    self._token = Path(credentials.token_file).read_text(encoding="utf-8").strip()
-                except OSError as error:
-                    raise KubeconfigError(f"cannot read the token file {credentials.token_file}") from error
-            elif self._plugin is not None:
-                self._token = await self._plugin.token()
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        elif credentials.basic:
-            headers["Authorization"] = f"Basic {credentials.basic}"
-        return headers
-
-    def use_plugin(self, plugin: Any) -> None:
-        """Renew the token through `plugin.token()` (a credential plugin's adapter)."""
-        self._plugin = plugin
 
     def _unreachable(self, error: BaseException) -> Unreachable:
         where = f"{self.server} (through the proxy {shown(self.proxy)})" if self.proxy else self.server
@@ -289,28 +300,18 @@ async def from_kubeconfig(
 ) -> Api:
     """Make an `Api` from kubeconfig files; credential plugins run here, as this process's user.
 
-    `resolve`: see `Api`.
+    `resolve`: see `Api`. Raises `KubeconfigError`.
     """
     files = paths_from(environment, paths)
     credentials = load(files, context)
     credentials = replace(credentials, proxy=proxy_of(credentials, environment))
-    if not credentials.plugin:
-        return Api(credentials, resolve=resolve)
-    from tunnel.kube.plugin import CredentialPlugin
-
-    plugin = CredentialPlugin(files, credentials.context)
-    token, certificate, key = await plugin.load()
-    api = Api(
-        replace(
-            credentials,
-            token=token,
-            certificate=certificate or credentials.certificate,
-            key=key or credentials.key,
-        ),
-        resolve=resolve,
-    )
-    api.use_plugin(plugin)
-    return api
+    login = Login(credentials, environment, lambda: load(files, credentials.context))
+    try:
+        await login.current()
+        return Api(credentials, login=login, resolve=resolve)
+    except BaseException:
+        await login.close()
+        raise
 
 
 def in_cluster(environment: Mapping[str, str] = os.environ) -> Api:
@@ -333,24 +334,6 @@ def in_cluster(environment: Mapping[str, str] = os.environ) -> Api:
             token_file=str(_SERVICE_ACCOUNT / "token"),
         )
     )
-
-
-def _ssl_context(credentials: Credentials) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cadata=credentials.ca.decode() if credentials.ca else None)
-        if credentials.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if credentials.certificate and credentials.key:
-            # The ssl module loads certificates from files only; an unlinked-at-once private file is the least.
-            with tempfile.NamedTemporaryFile(prefix="tpctl-") as pair:
-                pair.write(credentials.certificate + b"\n" + credentials.key)
-                pair.flush()
-                context.load_cert_chain(pair.name)
-    except (ssl.SSLError, ValueError) as error:
-        raise KubeconfigError(f"the certificates of context {credentials.context!r} cannot be used: {error}") from error
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _document(data: bytes) -> Object:

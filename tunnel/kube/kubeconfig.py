@@ -1,25 +1,31 @@
 """Reading kubeconfig files: where the API server is and who we are.
 
 Merging follows kubectl: of several files the first one that defines a name wins, and the first non-empty
-`current-context`. Static credentials (certificates, tokens, basic) are read here; a user with a credential plugin
-(`exec`) or a legacy `auth-provider` is left to the kubernetes package, whose import alone costs half a second.
+`current-context`. What the user's entry holds (certificates, tokens, basic) is read here; what has to be asked for (a
+token file, a credential plugin, a legacy `auth-provider`) is left to `login.py`.
 Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 """
 
 from __future__ import annotations
 
 import base64
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunnel.kube.errors import KubeconfigError
+from tunnel.kube.exec_plugin import ExecPlugin, cluster_info, plugin_of
+from tunnel.kube.fields import Entry, mapping, text, texts
+
+_TOKEN_CHARACTERS = "!#$&'*+-.^_`|~"
+"""What a header's name may have besides letters and digits (RFC 9110, 5.6.2), but for the % that escapes the rest."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """How to reach one API server. PEM bytes, not file names; `plugin` means: ask the kubernetes package."""
+    """How to reach one API server, and as whom. PEM bytes, not file names."""
 
     context: str
     namespace: str
@@ -33,7 +39,10 @@ class Credentials:
     token: str | None = None
     token_file: str | None = None
     basic: str | None = None
-    plugin: bool = False
+    exec_plugin: ExecPlugin | None = None
+    auth_provider: dict[str, Any] | None = None
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers that ask the server to take us for somebody else."""
     user: str = ""
     """The kubeconfig's name for who we are; empty in a pod."""
 
@@ -61,7 +70,7 @@ def load(paths: Sequence[Path], context: str = "") -> Credentials:
     if found is None:
         known = sorted({str(c.get("name")) for _, d in documents for c in d.get("contexts") or []})
         raise KubeconfigError(f"the kubeconfig has no context {wanted!r}; it has {', '.join(known) or 'none'}")
-    details = found[1].get("context") or {}
+    details = mapping(found[1], "context")
     cluster = _named(documents, "clusters", str(details.get("cluster", "")))
     if cluster is None:
         raise KubeconfigError(f"context {wanted!r} names the cluster {details.get('cluster')!r}, which is not there")
@@ -73,37 +82,72 @@ def load(paths: Sequence[Path], context: str = "") -> Credentials:
 
 def _credentials(
     context: str,
-    details: dict[str, Any],
+    details: Entry,
     cluster: tuple[Path, dict[str, Any]],
     user: tuple[Path, dict[str, Any]] | None,
 ) -> Credentials:
-    where, entry = cluster[0].parent, cluster[1].get("cluster") or {}
-    server = str(entry.get("server") or "").rstrip("/")
+    where, entry = cluster[0].parent, mapping(cluster[1], "cluster")
+    server = (text(entry, "server") or "").rstrip("/")
     if not server:
         raise KubeconfigError(f"the cluster of context {context!r} has no server address")
-    if not server.startswith(("https://", "http://")):
+    if not _is_url(server):
         raise KubeconfigError(f"the server {server!r} of context {context!r} is not a URL, as in https://HOST:6443")
-    home, who = (user[0].parent, user[1].get("user") or {}) if user else (where, {})
-    token_file = who.get("tokenFile")
+    home, who = (user[0].parent, mapping(user[1], "user")) if user else (where, {})
+    token, token_file, name = text(who, "token"), text(who, "tokenFile"), text(who, "username")
+    ca = _file_or_data(entry, "certificate-authority", where)
     basic = None
-    if "username" in who and "password" in who:
-        basic = base64.b64encode(f"{who['username']}:{who['password']}".encode()).decode()
+    if name and "password" in who:
+        basic = base64.b64encode(f"{name}:{who['password']}".encode()).decode()
+    plugin = None
+    if who.get("exec") and not (token or token_file or basic):
+        known = base64.b64encode(ca).decode() if ca else None
+        plugin = plugin_of(mapping(who, "exec"), home, cluster_info(entry, known))
     return Credentials(
         context=context,
-        namespace=str(details.get("namespace") or "default"),
+        namespace=text(details, "namespace") or "default",
         server=server,
-        ca=_file_or_data(entry, "certificate-authority", where),
+        ca=ca,
         insecure=bool(entry.get("insecure-skip-tls-verify")),
-        server_name=entry.get("tls-server-name"),
-        proxy=entry.get("proxy-url"),
+        server_name=text(entry, "tls-server-name"),
+        proxy=text(entry, "proxy-url"),
         certificate=_file_or_data(who, "client-certificate", home),
         key=_file_or_data(who, "client-key", home),
-        token=who.get("token"),
+        token=token,
         token_file=str(home / token_file) if token_file else None,
         basic=basic,
-        plugin="exec" in who or "auth-provider" in who,
+        exec_plugin=plugin,
+        auth_provider=dict(mapping(who, "auth-provider")) or None,
+        impersonation=_impersonation(who),
         user=str(details.get("user") or ""),
     )
+
+
+def _is_url(server: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(server)
+        return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        return False
+
+
+def _impersonation(who: Entry) -> tuple[tuple[str, str], ...]:
+    """Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation."""
+    name, uid, groups, extra = (
+        text(who, "as"),
+        text(who, "as-uid"),
+        texts(who, "as-groups"),
+        mapping(who, "as-user-extra"),
+    )
+    headers = [("Impersonate-Uid", uid)] if uid else []
+    headers += [("Impersonate-Group", group) for group in groups]
+    for key in extra:
+        field = f"Impersonate-Extra-{urllib.parse.quote(key, safe=_TOKEN_CHARACTERS)}"
+        headers += [(field, value) for value in texts(extra, key)]
+    if headers and not name:
+        raise KubeconfigError("the kubeconfig has 'as-uid', 'as-groups' or 'as-user-extra', but nobody in 'as'")
+    if not all(value.isprintable() for _, value in headers):
+        raise KubeconfigError("whom to impersonate has line breaks or control characters in it in the kubeconfig")
+    return (("Impersonate-User", name), *headers) if name else ()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -141,17 +185,15 @@ def _named(
     return None
 
 
-def _file_or_data(entry: dict[str, Any], key: str, base: Path) -> bytes | None:
-    data = entry.get(f"{key}-data")
-    if data:
+def _file_or_data(entry: Entry, key: str, base: Path) -> bytes | None:
+    if data := entry.get(f"{key}-data"):
         try:
             return base64.b64decode(data)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise KubeconfigError(f"{key}-data in the kubeconfig is not base64") from error
-    if entry.get(key):
-        path = base / str(entry[key])
+    if name := text(entry, key):
         try:
-            return path.read_bytes()
+            return (base / name).read_bytes()
         except OSError as error:
-            raise KubeconfigError(f"cannot read {path}, which the kubeconfig names: {error.strerror}") from error
+            raise KubeconfigError(f"cannot read {base / name}, which the kubeconfig names: {error.strerror}") from error
     return None

@@ -12,16 +12,23 @@ from urllib.parse import urlsplit
 from tunnel.kube.errors import KubeconfigError
 from tunnel.kube.kubeconfig import Credentials
 
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
 
 def proxy_of(credentials: Credentials, environment: Mapping[str, str]) -> str | None:
     """The proxy's URL; None: there is none. Raises KubeconfigError for one that cannot be used."""
     where = urlsplit(credentials.server)
     proxy, source = credentials.proxy, "the kubeconfig's proxy-url"
-    if not proxy and not _bypassed(where.hostname or "", where.port, _get(environment, "no_proxy")):
+    port = where.port or _DEFAULT_PORTS.get(where.scheme)
+    if not proxy and not _bypassed(where.hostname or "", port, _get(environment, "no_proxy")):
         name = f"{where.scheme}_proxy"
         proxy, source = _get(environment, name), f"the environment variable {name.upper()}"
         proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
-    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+    try:
+        usable = not proxy or (urlsplit(proxy).scheme in ("http", "https") and urlsplit(proxy).port != 0)
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        raise KubeconfigError(f"{source} is not a URL, as in http://HOST:3128") from None
+    if proxy and not usable:
         raise KubeconfigError(f"{source} is {shown(proxy)}; only proxies of http:// and https:// can be used")
     return proxy or None
 

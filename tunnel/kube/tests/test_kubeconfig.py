@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 
 from tunnel.kube.errors import KubeconfigError
 from tunnel.kube.kubeconfig import load, paths_from
+
+EXEC = "client.authentication.k8s.io/v1"
 
 
 def write(path: Path, **document: object) -> Path:
@@ -49,7 +52,11 @@ def test_of_several_files_the_first_that_defines_a_name_wins(tmp_path: Path) -> 
 
 
 def test_users_of_plugins_are_recognised(tmp_path: Path) -> None:
-    assert load([one_context(tmp_path, exec={"command": "aws", "apiVersion": "v1"})]).plugin
+    entry = {"command": "bin/aws", "apiVersion": "client.authentication.k8s.io/v1", "args": ["token"]}
+    plugin = load([one_context(tmp_path, exec=entry)]).exec_plugin
+    assert plugin is not None
+    assert (plugin.command, plugin.arguments, plugin.cluster) == (str(tmp_path / "bin/aws"), ("token",), None)
+    assert load([one_context(tmp_path, exec=entry, token="static")]).exec_plugin is None
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,53 @@ def test_what_a_context_lacks_is_named(tmp_path: Path, change: dict[str, object]
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
     with pytest.raises(KubeconfigError, match=sentence):
         load([path])
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "sentence"),
+    [
+        ("cluster", {"server": "https://api:99999"}, "is not a URL"),
+        ("cluster", {"server": "https://[::1"}, "is not a URL"),
+        ("cluster", {"server": "https://"}, "is not a URL"),
+        ("cluster", {"server": 5}, "'server' in the kubeconfig is not a text"),
+        ("cluster", {"certificate-authority-data": 5}, "certificate-authority-data in the kubeconfig is not base64"),
+        ("cluster", {"certificate-authority": ["a"]}, "'certificate-authority' in the kubeconfig is not a text"),
+        ("cluster", {"tls-server-name": 5}, "'tls-server-name' in the kubeconfig is not a text"),
+        ("user", {"tokenFile": 5}, "'tokenFile' in the kubeconfig is not a text"),
+        ("user", {"token": 12345}, "'token' in the kubeconfig is not a text; put it into quotes"),
+        ("user", {"token": "a\nb"}, "'token' in the kubeconfig has line breaks"),
+        ("user", {"exec": "aws"}, "'exec' in the kubeconfig is not a mapping"),
+        ("user", {"exec": {"command": "aws", "apiVersion": "v1"}}, "has the apiVersion v1, not"),
+        ("user", {"exec": {"apiVersion": EXEC}}, "has no command"),
+        ("user", {"exec": {"apiVersion": EXEC, "command": "a", "args": [5]}}, "'args' in the kubeconfig is not a list"),
+        ("user", {"exec": {"apiVersion": EXEC, "command": "a", "env": ["A=B"]}}, "'env' of the kubeconfig's"),
+        ("user", {"exec": {"apiVersion": EXEC, "command": "a", "interactiveMode": "Always"}}, "wants a terminal"),
+        ("user", {"as-groups": ["admins"]}, "but nobody in 'as'"),
+        ("user", {"as": "bob", "as-groups": "admins"}, "'as-groups' in the kubeconfig is not a list of texts"),
+        ("user", {"as": "bob", "as-groups": ["a\nb"]}, "has line breaks"),
+    ],
+)
+def test_fields_of_another_kind_are_named(tmp_path: Path, entry: str, change: dict[str, object], sentence: str) -> None:
+    path = one_context(tmp_path)
+    document = yaml.safe_load(path.read_text())
+    document[f"{entry}s"][0][entry] |= change
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(KubeconfigError, match=re.escape(sentence)):
+        load([path])
+
+
+def test_whom_the_server_shall_take_us_for(tmp_path: Path) -> None:
+    assert load([one_context(tmp_path, token="t")]).impersonation == ()
+    extra = {"reason.example/Why not": ["a", "b"]}
+    user: dict[str, object] = {"as": "bob", "as-uid": "7", "as-groups": ["dev", "ops"], "as-user-extra": extra}
+    assert load([one_context(tmp_path, "dev", **user)]).impersonation == (
+        ("Impersonate-User", "bob"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "dev"),
+        ("Impersonate-Group", "ops"),
+        ("Impersonate-Extra-reason.example%2FWhy%20not", "a"),
+        ("Impersonate-Extra-reason.example%2FWhy%20not", "b"),
+    )
 
 
 def test_where_kubeconfigs_are_looked_for() -> None:

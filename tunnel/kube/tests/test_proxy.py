@@ -33,6 +33,8 @@ def test_the_kubeconfigs_comes_before_the_environments() -> None:
         ("https://k8s.corp.example:6443", "corp.example:6443", True),
         ("https://corp.example:6443", "corp.example:6443", True),
         ("https://corp.example:6443", "corp.example:443", False),
+        ("https://corp.example", "corp.example:443", True),
+        ("https://corp.example", "corp.example:80", False),
         ("https://10.1.2.3:6443", "10.0.0.0/8", True),
         ("https://10.1.2.3:6443", "10.1.2.3", True),
         ("https://11.1.2.3:6443", "10.0.0.0/8,192.168.1.1", False),
@@ -50,5 +52,9 @@ def test_no_proxy(server: str, no_proxy: str, direct: bool) -> None:
 def test_a_proxy_that_cannot_be_used_is_named() -> None:
     with pytest.raises(KubeconfigError, match="proxy-url is socks5://p:1"):
         _proxy("https://k8s.example", "socks5://me:secret@p:1")
+    with pytest.raises(KubeconfigError, match="proxy-url is not a URL"):
+        _proxy("https://k8s.example", "http://[::1")
+    with pytest.raises(KubeconfigError, match="HTTPS_PROXY is not a URL"):
+        _proxy("https://k8s.example", HTTPS_PROXY="http://me:secret@p:99999")
     with pytest.raises(KubeconfigError, match="HTTPS_PROXY is socks5://p:1"):
         _proxy("https://k8s.example", HTTPS_PROXY="socks5://p:1")
