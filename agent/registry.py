@@ -7,8 +7,8 @@ of its own: one that lost its peer waits for longer and longer before it looks a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +23,15 @@ CALL_SECONDS = 10.0
 """How long the manager may take for an answer that it can give at once."""
 FIRST_GRANTS_SECONDS = 60.0
 """How long it may take to say what is granted: a manager that has just started must find out first."""
-HEARTBEAT_SECONDS = 20.0
-"""The report is repeated this often: unacknowledged bytes are what shows that the manager's node is gone."""
+PING_SECONDS = 10.0
+"""So long after its last sign of life the manager is pinged, and so long it has for the answer. Without, a manager
+whose node is gone would count as there for a quarter of an hour: as long as the kernel sends again."""
 
 _SERVICE = "/tpctl.manager.v1.AgentRegistry"
 
 
 class ManagerUnavailable(Exception):
     """An attempt to talk to the manager failed; trying again may help. The text is for the log."""
-
-
-_EXPECTED = (grpc.RpcError, ManagerUnavailable, TimeoutError, asyncio.InvalidStateError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,10 @@ class Registry:
             ("grpc.ssl_target_name_override", Identity(Kind.MANAGER, namespace).dns),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", 0),
+            ("grpc.keepalive_time_ms", round(PING_SECONDS * 1000)),
+            ("grpc.keepalive_timeout_ms", round(PING_SECONDS * 1000)),
+            ("grpc.http2.ping_timeout_ms", round(PING_SECONDS * 1000)),  # it is this that counts, a minute otherwise
+            ("grpc.http2.max_pings_without_data", 0),  # nothing else travels for hours
         )
 
     async def certify(self) -> Credentials:
@@ -91,7 +93,7 @@ class Registry:
     async def attend(self, report: AgentReport, on_grants: Callable[[AgentGrants], None]) -> None:
         """Report, and hand over what is granted whenever it changes, until the manager goes away.
 
-        Raises ManagerUnavailable at the end of the stream, whatever ended it.
+        Raises ManagerUnavailable at the end of the stream, whatever ended it, silence included.
         """
         async with self._channel() as channel:
             attend = channel.stream_stream(
@@ -100,31 +102,18 @@ class Registry:
                 response_deserializer=AgentGrants.FromString,
             )
             call = attend(metadata=self._metadata())
-
-            async def heartbeat() -> None:
-                while True:
-                    await call.write(report)
-                    await asyncio.sleep(HEARTBEAT_SECONDS)
-
-            async def read() -> None:
+            try:
                 async with asyncio.timeout(FIRST_GRANTS_SECONDS) as first:
+                    with contextlib.suppress(asyncio.InvalidStateError):  # it has ended; reading says why
+                        await call.write(report)
                     async for grants in call:
                         first.reschedule(None)
                         on_grants(grants)
-                raise ManagerUnavailable("the manager ended the stream")
-
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(heartbeat(), name="agent-report")
-                    tasks.create_task(read(), name="agent-grants")
-            except BaseExceptionGroup as errors:
-                # Not `except*`: what is raised there comes out alone or in a group, as the Python's patch release will.
-                _, unexpected = errors.split(_EXPECTED)
-                if unexpected is not None:
-                    raise
-                raise _first(errors) from None
+            except TimeoutError:
+                raise ManagerUnavailable(f"the manager granted nothing within {FIRST_GRANTS_SECONDS:.0f} s") from None
             finally:
                 call.cancel()
+        raise ManagerUnavailable("the manager ended the stream")
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         try:
@@ -133,7 +122,7 @@ class Registry:
             raise ManagerUnavailable(f"the token cannot be read: {error}") from None
         return (("authorization", f"Bearer {token}"),)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
         credentials = grpc.ssl_channel_credentials(root_certificates=self._root)
         channel = grpc.aio.secure_channel(self._target, credentials, options=self._options)
@@ -143,19 +132,6 @@ class Registry:
             raise _unavailable(error) from None
         finally:
             await channel.close()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> ManagerUnavailable:
-    """One error of a group, the most telling: the writer's only says that the stream has ended."""
-    flat: list[BaseException] = []
-    for error in errors.exceptions:
-        flat += error.exceptions if isinstance(error, BaseExceptionGroup) else [error]
-    for error in flat:
-        if isinstance(error, grpc.RpcError):
-            return _unavailable(error)
-    if any(isinstance(error, TimeoutError) for error in flat):
-        return ManagerUnavailable(f"the manager granted nothing within {FIRST_GRANTS_SECONDS:.0f} s")
-    return ManagerUnavailable(str(flat[0]))
 
 
 def _unavailable(error: grpc.RpcError) -> ManagerUnavailable:

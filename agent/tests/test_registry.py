@@ -15,6 +15,7 @@ from agent.tests.fake_manager import NAMESPACE, POD_UID, FakeManager
 from tunnel.identity import Identity, Kind, identify
 from tunnel.proto.manager_pb2 import AgentGrants, AgentReport, Grant
 from tunnel.testing.certificates import FakeAuthority
+from tunnel.testing.line_proxy import LineProxy
 
 
 @pytest.fixture
@@ -98,6 +99,27 @@ def test_attend(authority: FakeAuthority, tmp_path: Path) -> None:
             assert manager.reports == [report]
         with pytest.raises(ManagerUnavailable):
             await attending
+
+    run(main())
+
+
+def test_a_manager_that_falls_silent_is_noticed(
+    authority: FakeAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.registry.PING_SECONDS", 0.5)
+
+    async def main() -> None:
+        manager = FakeManager(authority)
+        token = tmp_path / "token"
+        token.write_text("token-1")
+        received: asyncio.Queue[AgentGrants] = asyncio.Queue()
+        async with manager.serve(), LineProxy(manager.port) as line:
+            client = Registry(f"127.0.0.1:{line.port}", NAMESPACE, authority.root_pem, token)
+            attending = asyncio.create_task(client.attend(AgentReport(), received.put_nowait), name="a")
+            await received.get()
+            line.cut(silent=True)
+            with pytest.raises(ManagerUnavailable, match="UNAVAILABLE"):
+                await asyncio.wait_for(attending, 10)
 
     run(main())
 

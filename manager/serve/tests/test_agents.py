@@ -53,7 +53,8 @@ class Port:
         self.agents = Agents()
         self.server = grpc.aio.server(options=REGISTRY_OPTIONS)
         self.server.add_generic_rpc_handlers((AgentRegistry(api, self.authority, self.agents).handler(),))
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}")
+        self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.channel = grpc.aio.insecure_channel(self.target)
 
     async def certify(self, public_key: bytes, token: str | None) -> manager_pb2.CertifyResponse:
         """Raises AioRpcError."""
@@ -183,6 +184,18 @@ def test_grants_come_when_they_change_until_the_agent_goes() -> None:
             assert (await stream.read()).lease_seconds == lease
         stream.cancel()
         await _until(lambda: port.agents[POD] is None)
+
+    _run(test)
+
+
+def test_agents_may_ping_while_nothing_else_travels() -> None:
+    async def test(port: Port) -> None:
+        options = [("grpc.keepalive_time_ms", 1100), ("grpc.http2.max_pings_without_data", 0)]
+        async with grpc.aio.insecure_channel(port.target, options=options) as port.channel:
+            stream = port.attend()
+            await stream.write(_report())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stream.read(), 6.5)  # time for more pings than are forgiven
 
     _run(test)
 
