@@ -293,7 +293,7 @@ def test_everything_ends_with_the_session() -> None:
 
 def test_a_stream_ends_with_its_certificate() -> None:
     async def test(port: Port) -> None:
-        channel = port.channel(SESSION, life=dt.timedelta(seconds=1))
+        channel = port.channel(SESSION, life=dt.timedelta(seconds=3))  # its end is cut to whole seconds
         watching: Any = channel.unary_stream(
             "/tpctl.manager.v1.Manager/WatchCluster",
             request_serializer=manager_pb2.WatchClusterRequest.SerializeToString,
