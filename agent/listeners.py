@@ -1,6 +1,7 @@
 """The engaged ports: a socket for every port that a grant gives to a session, and none for any other.
 
-Without a listener the kernel refuses callers, as it does for a container that does not listen yet.
+Without a listener the kernel refuses callers, as it does for a container that does not listen yet. The same holds for
+the readiness probe, whose port is open while the agent serves anybody, with ports or without.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from agent.decide import PortKey, Route
+from agent.decide import NOTHING, Decision, PortKey, Route
 from agent.inbound import MAX_WAITING, Sessions, TcpCaller, UdpPort, inbound_open
 from tunnel.aio.socket_endpoint import BoundedSocketEndpoint, SocketEndpoint
 from tunnel.mux.window import Budget
@@ -22,25 +23,31 @@ AGAIN_SECONDS = 5.0
 BACKLOG = 1024
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
+_PROBE = Route("", "")
+"""Stands for the kubelet; no grant makes a route without a session."""
+
 log = logging.getLogger("agent.listeners")
 
 
 class Listeners:
     """Keeps the sockets as the decision wants them. `run` does the work, `want` says what to do.
 
-    `budget`: what the connections may hold.
+    `budget`: what the connections may hold. `ready_port`: where the readiness probe connects.
     """
 
-    def __init__(self, sessions: Sessions, budget: Budget) -> None:
+    def __init__(self, sessions: Sessions, budget: Budget, ready_port: int) -> None:
         self._sessions = sessions
         self._budget = budget
+        self._ready = PortKey("TCP", ready_port)
         self._wanted: Mapping[PortKey, Route] = {}
-        self._open: dict[PortKey, _TcpPort | _UdpPort] = {}
+        self._open: dict[PortKey, _TcpServer | _UdpPort] = {}
         self._changed = asyncio.Event()
 
-    def want(self, routes: Mapping[PortKey, Route]) -> None:
+    def want(self, decision: Decision) -> None:
         """What to listen on from now on. A port whose route has ended closes at once, with its connections."""
-        self._wanted = dict(routes)
+        self._wanted = dict(decision.routes)
+        if decision.containers:
+            self._wanted.setdefault(self._ready, _PROBE)  # the last, when the others are open
         for key, port in list(self._open.items()):
             if self._wanted.get(key) != port.route:
                 del self._open[key]
@@ -63,11 +70,13 @@ class Listeners:
                 except TimeoutError:
                     continue
         finally:
-            self.want({})
+            self.want(NOTHING)
 
     async def _listen(self, key: PortKey, route: Route) -> bool:
-        port: _TcpPort | _UdpPort
-        if key.protocol == "TCP":
+        port: _TcpServer | _UdpPort
+        if route is _PROBE:
+            port = _ReadyPort(key, route)
+        elif key.protocol == "TCP":
             port = _TcpPort(key, route, self._sessions, self._budget)
         else:
             port = _UdpPort(key, route, self._sessions)
@@ -75,7 +84,7 @@ class Listeners:
             await port.open()
             if self._wanted.get(key) == route:
                 self._open[key] = port
-                log.info("listening on %s port %d for session %s", key.protocol, key.port, route.session)
+                log.info("listening on %s port %d for %s", key.protocol, key.port, route.session or "the probe")
         except OSError as error:
             log.error("cannot listen on %s port %d: %s", key.protocol, key.port, error.strerror or error)
             return False
@@ -85,17 +94,13 @@ class Listeners:
         return True
 
 
-class _TcpPort:
-    """A TCP port on every address of the pod, and the connections that came through it."""
+class _TcpServer:
+    """A TCP port on every address of the pod."""
 
-    def __init__(self, key: PortKey, route: Route, sessions: Sessions, budget: Budget) -> None:
+    def __init__(self, key: PortKey, route: Route) -> None:
         self._key = key
         self.route = route
-        self._sessions = sessions
-        self._budget = budget
         self._servers: list[asyncio.Server] = []
-        self._waiting: set[TcpCaller] = set()
-        self._joined: set[TcpCaller] = set()
 
     async def open(self) -> None:
         """Listen. Raises OSError."""
@@ -107,9 +112,41 @@ class _TcpPort:
                 del sockets[0]
 
     def close(self) -> None:
-        """Stop listening, reset every connection."""
+        """Stop listening."""
         for server in self._servers:
             server.close()
+
+    def _accepting(self) -> asyncio.BaseProtocol:
+        raise NotImplementedError
+
+
+class _ReadyPort(_TcpServer):
+    """The port of the readiness probe: a connection is all that it asks for."""
+
+    def _accepting(self) -> asyncio.BaseProtocol:
+        return _HangUp()
+
+
+class _HangUp(asyncio.Protocol):
+    """Ends a connection at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class _TcpPort(_TcpServer):
+    """An engaged TCP port, and the connections that came through it."""
+
+    def __init__(self, key: PortKey, route: Route, sessions: Sessions, budget: Budget) -> None:
+        super().__init__(key, route)
+        self._sessions = sessions
+        self._budget = budget
+        self._waiting: set[TcpCaller] = set()
+        self._joined: set[TcpCaller] = set()
+
+    def close(self) -> None:
+        """Stop listening, reset every connection."""
+        super().close()
         for caller in [*self._waiting, *self._joined]:
             caller.reset()
 
@@ -136,7 +173,7 @@ class _TcpPort:
 
 
 class _UdpPort:
-    """A UDP port on every address of the pod."""
+    """An engaged UDP port, on every address of the pod."""
 
     def __init__(self, key: PortKey, route: Route, sessions: Sessions) -> None:
         self._key = key

@@ -63,7 +63,7 @@ class Agent:
         )
         self._held = Held(config)
         self._server = AgentServer(config, environ)
-        self._listeners = Listeners(self._server.links, self._server.links.server.budget)
+        self._listeners = Listeners(self._server.links, self._server.links.server.budget, config.ready_port)
         self._lease_timer: asyncio.TimerHandle | None = None
 
     def attached(self, session: str) -> bool:
@@ -141,7 +141,7 @@ class Agent:
         if change is not None and change > loop.time():
             self._lease_timer = loop.call_at(change, self._apply)
         self._server.allow(decision)
-        self._listeners.want(decision.routes)
+        self._listeners.want(decision)
 
 
 async def _serve(environ: Mapping[str, str]) -> None:

@@ -105,6 +105,8 @@ class AgentConfig:
     workload: Workload
     agent_port: int
     """Where the agent serves Tunnel.Connect and Agent."""
+    ready_port: int
+    """For the readiness probe: a port that is open exactly while the agent serves somebody."""
     replaced: tuple[ReplacedContainer, ...]
 
     def to_json(self) -> str:
@@ -118,6 +120,7 @@ class AgentConfig:
             },
             "workload": {"kind": self.workload.kind, "name": self.workload.name},
             "agentPort": self.agent_port,
+            "readyPort": self.ready_port,
             "replaced": [
                 {
                     "name": container.name,
@@ -163,6 +166,7 @@ def parse(text: str) -> AgentConfig:
         ),
         workload=Workload(kind=_text(workload, "kind", "workload"), name=_text(workload, "name", "workload")),
         agent_port=_number(top, "agentPort", "the document", 1, 65535),
+        ready_port=_number(top, "readyPort", "the document", 1, 65535),
         replaced=_items(top, "replaced", "the document", _replaced, MAX_REPLACED),
     )
     names = [container.name for container in config.replaced]

@@ -17,6 +17,7 @@ CONFIG = AgentConfig(
     ManagerAddress("tpctl-system", "traffic-manager.tpctl-system.svc", 8444),
     Workload("Deployment", "echo"),
     9900,
+    9901,
     (replaced("app", "A"), replaced("log", "B")),
 )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from agent.decide import PortKey, Route
+from agent.decide import Decision, PortKey, Route
 from agent.listeners import Listeners
 from tunnel.mux.link import Link
 from tunnel.mux.window import Budget
@@ -30,16 +30,17 @@ class Nobody:
 def test_stopped_while_it_opens_a_port_it_leaves_no_socket(protocol: str, turns: int) -> None:
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
 
-    def bind(port: int) -> int:
+    def bind(port: int, kind: socket.SocketKind = kind) -> int:
         with socket.socket(socket.AF_INET, kind) as probe:
             probe.bind(("0.0.0.0", port))
             return int(probe.getsockname()[1])
 
-    port = bind(0)
+    port, ready = bind(0), bind(0, socket.SOCK_STREAM)
 
     async def body() -> None:
-        listeners = Listeners(Nobody(), Budget())
-        listeners.want({PortKey(protocol, port): Route("s1", "e1")})
+        route = Route("s1", "e1")
+        listeners = Listeners(Nobody(), Budget(), ready)
+        listeners.want(Decision({PortKey(protocol, port): route}, {route: "app"}))
         running = asyncio.create_task(listeners.run(), name="listeners")
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -49,3 +50,4 @@ def test_stopped_while_it_opens_a_port_it_leaves_no_socket(protocol: str, turns:
 
     uvloop.run(body())  # as the agent itself; a transport that is still open here never lets the loop close
     assert bind(port) == port
+    assert bind(ready, socket.SOCK_STREAM) == ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -35,13 +36,15 @@ ENGAGEMENT = "engagement-1"
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that nobody has, and that nobody gets who lets the kernel choose."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randint(10_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("0.0.0.0", port))
+            udp.bind(("0.0.0.0", port))
+            found.append(port)
+    return found
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Cluster:
     manager: FakeManager
     port: int
     app: int
+    ready: int
     agent: Agent
     running: asyncio.Task[None]
 
@@ -165,12 +169,13 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     manager = FakeManager(authority)
     token = tmp_path / "token"
     token.write_text("token-1")
-    port, app = free_ports(2)
+    port, app, ready = free_ports(3)
     async with manager.serve():
         config = AgentConfig(
             ManagerAddress(NAMESPACE, "127.0.0.1", manager.port),
             Workload("Deployment", "echo"),
             port,
+            ready,
             (
                 ReplacedContainer(
                     "app", "_TEL_APP_A_", "_TEL_FROM_A_", "/x", (), (Variable("URL", True), Variable("HOST", True))
@@ -190,7 +195,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         running = asyncio.create_task(agent.run(), name="agent")
         await manager.attending.wait()
         try:
-            yield Cluster(authority, manager, port, app, agent, running)
+            yield Cluster(authority, manager, port, app, ready, agent, running)
         finally:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -270,6 +275,27 @@ def test_a_caller_reaches_the_laptop(tmp_path: Path) -> None:
     run(main)
 
 
+def test_it_is_ready_while_it_serves_somebody_with_ports_or_without(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path) as around:
+            await asyncio.sleep(0.1)
+            await listening(around.ready, wanted=False)
+            around.grant(SESSION)
+            await listening(around.ready)
+            await listening(around.app)
+            around.grant()
+            await listening(around.ready, wanted=False)
+            await listening(around.app, wanted=False)
+            grant = Grant(engagement=ENGAGEMENT, session=SESSION, mode="replace", container="app")
+            around.manager.grant(AgentGrants(grants=[grant], lease_seconds=0.5))
+            await listening(around.ready)
+            around.manager.token = "another"  # and nobody knows who is served
+            around.manager.drop()
+            await listening(around.ready, wanted=False)
+
+    run(main)
+
+
 def test_datagrams(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(tmp_path) as around:
@@ -295,18 +321,19 @@ def test_datagrams(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_caller_nobody_wants_is_reset_at_once(tmp_path: Path) -> None:
+def test_a_caller_nobody_wants_is_reset_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for patience in ("ABSENT_SECONDS", "DIAL_SECONDS"):
+        monkeypatch.setattr(f"agent.inbound.{patience}", 60.0)  # longer than this test may take
+
     async def main() -> None:
         async with cluster(tmp_path) as around:
             around.grant(SESSION)
             async with connected(around, Laptop(Refusal.REFUSED)):
                 await listening(around.app)
-                began = time.monotonic()
                 reader, writer = await asyncio.open_connection("127.0.0.1", around.app)
                 with pytest.raises(ConnectionResetError):
                     await reader.read()
                 writer.close()
-                assert time.monotonic() - began < 1
 
     run(main)
 
@@ -390,7 +417,7 @@ def test_the_end_of_the_grant_ends_everything(tmp_path: Path) -> None:
 def test_without_manager_things_go_on_for_a_lease(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(tmp_path) as around:
-            around.grant(SESSION, lease=1.5)
+            around.grant(SESSION, lease=5)  # time for what a busy machine does meanwhile
             async with connected(around, Laptop()):
                 await listening(around.app)
                 reader, writer = await asyncio.open_connection("127.0.0.1", around.app)

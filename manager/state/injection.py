@@ -26,7 +26,7 @@ from tunnel.agentconfig import (
 )
 
 AGENT_PORT = 9900
-"""Where the agent serves, or the next port above that no container declares."""
+"""Where the agent serves, and the next where it is probed; or the next two above that no container declares."""
 
 TOKEN_VOLUME = "traffic-agent-token"
 TOKEN_SECONDS = 3600
@@ -86,10 +86,12 @@ def inject(pod: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
         )
     except ValueError as error:
         raise NotInjectable(f"The resources of the container cannot be read: {error}") from None
+    agent_port, ready_port = _agent_ports(spec, wish.ports)
     config = AgentConfig(
         manager=wish.manager,
         workload=wish.workload,
-        agent_port=_agent_port(spec, wish.ports),
+        agent_port=agent_port,
+        ready_port=ready_port,
         replaced=tuple(handover.config for handover in handovers),
     )
     document = config.to_json()
@@ -214,9 +216,9 @@ def _agent(config: AgentConfig, handovers: list[Handover], wish: Wish) -> dict[s
             {"name": agentconfig.ENV_POD_ADDRESS, "valueFrom": downward("status.podIP")},
             *(entry for handover in handovers for entry in handover.env),
         ],
-        # A connection to the port that gives nothing away: the agent listens once it has its certificate. An HTTP
-        # probe would need a second, open port, and a command a Python process each time.
-        "readinessProbe": {"tcpSocket": {"port": config.agent_port}, "periodSeconds": 1, "failureThreshold": 5},
+        # A connection to a port that is open while the agent serves somebody: without a grant it refuses callers, and
+        # no Service should send any. The agent's own port is always open, and a command is a Python process each time.
+        "readinessProbe": {"tcpSocket": {"port": config.ready_port}, "periodSeconds": 1, "failureThreshold": 2},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": TOKEN_VOLUME, "mountPath": agentconfig.TOKEN_DIRECTORY, "readOnly": True},
@@ -257,14 +259,15 @@ def _redirect_resource_references(spec: Mapping[str, Any], replaced: frozenset[s
             reference["containerName"] = AGENT_CONTAINER
 
 
-def _agent_port(spec: Mapping[str, Any], wished: frozenset[int]) -> int:
-    """The first port from AGENT_PORT that no container of the pod declares and no engagement asks for."""
+def _agent_ports(spec: Mapping[str, Any], wished: frozenset[int]) -> tuple[int, int]:
+    """The first two ports from AGENT_PORT that no container of the pod declares and no engagement asks for."""
     taken = set(wished) | {
         port["containerPort"]
         for container in [*spec["containers"], *(spec.get("initContainers") or [])]
         for port in container.get("ports") or []
     }
-    return next(port for port in range(AGENT_PORT, 65536) if port not in taken)
+    free = (port for port in range(AGENT_PORT, 65536) if port not in taken)
+    return next(free), next(free)
 
 
 def _list(names: frozenset[str] | set[str]) -> str:

@@ -24,6 +24,7 @@ CONFIG = AgentConfig(
     manager=ManagerAddress("tpctl-system", "traffic-manager.tpctl-system.svc", 8444),
     workload=Workload("Deployment", "echo"),
     agent_port=9900,
+    ready_port=9901,
     replaced=(
         ReplacedContainer(
             name="app",
@@ -63,6 +64,7 @@ def test_fields_of_a_later_release_are_left_out() -> None:
         (["manager", "address"], "", "manager.address"),
         (["workload", "kind"], 7, "workload.kind"),
         (["agentPort"], 65536, "agentPort"),
+        (["readyPort"], None, "readyPort"),
         (["replaced"], {}, "replaced must be a list"),
         (["replaced", 0, "name"], None, "replaced[0].name"),
         (["replaced", 1, "name"], "app", "same name"),

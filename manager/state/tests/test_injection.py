@@ -196,7 +196,8 @@ def test_nothing_of_the_apps_process_is_left() -> None:
 def test_configuration() -> None:
     config = agent_config(inject(POD, wish("app")))
     assert config is not None
-    assert config.agent_port == 9902  # 9900 and 9901 are declared
+    assert (config.agent_port, config.ready_port) == (9902, 9903)  # 9900 and 9901 are declared
+    assert agent(inject(POD, wish("app")))["readinessProbe"]["tcpSocket"] == {"port": 9903}
     assert config.workload == Workload("Deployment", "echo")
     (app,) = config.replaced
     assert (app.name, app.env_prefix, app.mount_point) == ("app", "_TEL_APP_A_", "/tel_app_mounts/app")
