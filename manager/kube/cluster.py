@@ -11,7 +11,7 @@ from manager.kube import paths
 from manager.registry import Wakeup
 from manager.state import subnets
 from tunnel.kube.api import Api
-from tunnel.kube.errors import KubeError
+from tunnel.kube.errors import ApiError, KubeError
 from tunnel.kube.informer import Informer
 from tunnel.proto import manager_pb2
 from tunnel.version import VERSION
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _SETTLE = 0.25
 """Seconds in which many changes become one message."""
+
+_RETRY = 1.0
 
 
 class ClusterView:
@@ -79,8 +81,17 @@ class ClusterView:
         )
 
     async def _find_own_service(self) -> None:
-        try:
-            service = await self._api.get(paths.services(self._config.namespace, SERVICE))
-            self.own_service = ipaddress.ip_address(service["spec"]["clusterIP"])
-        except (KubeError, KeyError, ValueError) as error:
-            log.info("own Service has no address: %s", error)
+        """Until the API server tells: no session may dial our own address, so none is served without it."""
+        while True:
+            try:
+                service = await self._api.get(paths.services(self._config.namespace, SERVICE))
+                self.own_service = ipaddress.ip_address(service["spec"]["clusterIP"])
+            except (KeyError, ValueError) as error:
+                log.info("own Service has no address: %s", error)
+            except KubeError as error:
+                if not (isinstance(error, ApiError) and error.not_found):
+                    log.warning("cannot read our own Service: %s", error)
+                    await asyncio.sleep(_RETRY)
+                    continue
+                log.info("there is no Service %s", SERVICE)
+            return
