@@ -50,6 +50,8 @@ class Config:
     """Never dialled for a session, besides what never is."""
     pod_networks: tuple[Network, ...] = ()
     """The pods' networks; empty: found out."""
+    untouched_namespaces: tuple[str, ...] = ()
+    """Whose pods the API server does not show to the webhook."""
     webhook_configuration: str = ""
     """Name of the MutatingWebhookConfiguration whose CA bundle is ours."""
     policy: str = ""
@@ -74,6 +76,7 @@ def from_environment(environment: Mapping[str, str]) -> Config:
             agent_deadline_seconds=float(document.get("agentDeadlineSeconds", 120)),
             deny=tuple(ipaddress.ip_network(text, strict=False) for text in document.get("deny") or ()),
             pod_networks=tuple(ipaddress.ip_network(text, strict=False) for text in document.get("podCIDRs") or ()),
+            untouched_namespaces=tuple(str(name) for name in document.get("untouchedNamespaces") or ()),
             webhook_configuration=str(document.get("webhookConfiguration") or ""),
             policy=str(document.get("policy") or ""),
             agent=AgentConfig(

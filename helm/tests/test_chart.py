@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from manager.config import from_environment
+from manager.config import Config, from_environment
 from tunnel.version import VERSION
 
 CHART = Path(__file__).parent.parent / "tpctl"
@@ -65,11 +66,16 @@ def test_the_manager_runs_without_privilege(rendered: list[Document]) -> None:
     }
 
 
-def test_the_manager_understands_what_the_chart_tells_it() -> None:
-    documents = _render("leaseSeconds=15", "deny={10.0.0.0/8,fd00::/8}", "agent.image.registry=example.org/x/")
+def _config(documents: list[Document]) -> Config:
+    """What the manager makes of the chart's Deployment."""
     (container,) = _one(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
     environment = {entry["name"]: entry.get("value", "") for entry in container["env"]}
-    config = from_environment({**environment, "POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"})
+    return from_environment({**environment, "POD_NAME": "p", "POD_UID": "u", "POD_NAMESPACE": "n"})
+
+
+def test_the_manager_understands_what_the_chart_tells_it() -> None:
+    documents = _render("leaseSeconds=15", "deny={10.0.0.0/8,fd00::/8}", "agent.image.registry=example.org/x/")
+    config = _config(documents)
     assert config.lease_seconds == 15
     assert [str(network) for network in config.deny] == ["10.0.0.0/8", "fd00::/8"]
     assert config.agent.image == f"example.org/x/tpctl/agent:{VERSION}"
@@ -109,6 +115,7 @@ def test_the_webhook_leaves_the_cluster_and_itself_alone(rendered: list[Document
     (expression,) = webhook["namespaceSelector"]["matchExpressions"]
     assert expression["operator"] == "NotIn"
     assert {"kube-system", "tpctl-system"} <= set(expression["values"])
+    assert _config(rendered).untouched_namespaces == tuple(expression["values"])
 
 
 @pytest.mark.parametrize(
@@ -139,3 +146,13 @@ def test_the_custom_resources_answer_who_has_what() -> None:
         spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         assert spec["x-kubernetes-validations"][0]["rule"] == "self == oldSelf"
         assert json.dumps(version["selectableFields"]) == '[{"jsonPath": ".spec.user"}]'
+
+
+def test_an_engagement_names_only_what_can_be_a_name() -> None:
+    crd = yaml.safe_load((CHART / "crds" / "engagements.yaml").read_text())
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    named = [spec["workload"]["properties"]["name"], spec["container"], *spec["session"]["properties"].values()]
+    for schema in named:
+        assert re.search(schema["pattern"], "web-1")
+        for bad in ("", ".", "..", "web/scale", "?x", "Web", "-web", "web\n"):
+            assert not re.search(schema["pattern"].replace("$", r"\Z"), bad)  # Go's `$` is the very end

@@ -14,15 +14,25 @@ from typing import Any
 
 from manager.config import Config
 from manager.kube import paths
-from manager.kube.evict import CannotEvict, Evicted, evict
+from manager.kube.elsewhere import Elsewhere
+from manager.kube.evict import CannotEvict, Evicted, evict, replica_failure
 from manager.kube.fresh import Fresh
 from manager.kube.owners import Owners
 from manager.kube.probe import PolicyProbe
 from manager.kube.statuses import grants_for, serving_pods, status_of
 from manager.registry import Agents, LiveSessions, Wakeup, Wanted, Wishes
 from manager.state import engagements as state
-from manager.state.injection import injected_containers
-from manager.state.model import Engagement, EngagementPhase, PodView, Target, engagement_of, format_time, pod_of
+from manager.state.injection import agent_config, injected_containers
+from manager.state.model import (
+    Engagement,
+    EngagementPhase,
+    PodView,
+    Target,
+    engagement_of,
+    format_time,
+    is_name,
+    pod_of,
+)
 from manager.state.pods import Plan, Rollover
 from manager.wish import WishMaker
 from tunnel.kube.api import Api
@@ -33,6 +43,9 @@ log = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 30.0
 _SOON = 0.5
+_RETRY = 5.0
+"""Seconds before what the API server did not do for one workload or engagement is tried again; the others go on."""
+_IN_PLACE = frozenset({"StatefulSet", "DaemonSet"})
 
 Item = Mapping[str, Any]
 
@@ -68,6 +81,7 @@ class EngagementController:
         self.wakeup = Wakeup()
         self.informer = Informer(api, paths.ENGAGEMENTS, self.wakeup.set)
         self._fresh = Fresh(self.informer)
+        self._elsewhere = Elsewhere(config.namespace)
         self._rollovers: dict[Target, Rollover] = {}
         self._concerned: set[Key] = set()
         """Pods of the last pass; their going matters too."""
@@ -89,12 +103,7 @@ class EngagementController:
         await self._pods.synced.wait()
         await sessions_known.wait()
         while True:
-            try:
-                pause = await self._pass()
-            except KubeError as error:
-                log.warning("cannot reconcile the engagements: %s", error)
-                pause = _SOON
-            await self.wakeup.wait(pause)
+            await self.wakeup.wait(await self._pass())
 
     def _engagements(self) -> list[Engagement]:
         return [engagement_of(item) for item in self._fresh.items()]
@@ -114,31 +123,40 @@ class EngagementController:
 
     async def _pass(self) -> float:
         """Once through everything; seconds after which to look again even if nothing happens."""
-        pause = await self._judge()
+        elsewhere = self._elsewhere.look(self._pods.items.values(), asyncio.get_running_loop().time())
+        pause = await self._judge(elsewhere)
         wanted = self._publish_wishes()
-        pods = await self._concerned_pods()
+        pods, unknown = await self._concerned_pods(elsewhere)
         for target in sorted(wanted.keys() | pods.keys() | self._rollovers.keys()):
-            again = await self._advance(target, wanted.get(target, []), pods.get(target, {}))
+            again = _RETRY
+            if target.namespace not in unknown:
+                try:
+                    again = await self._advance(target, wanted.get(target, []), pods.get(target, {}))
+                except KubeError as error:
+                    log.warning("%s/%s in %s waits: %s", target.kind.lower(), target.name, target.namespace, error)
             pause = min(pause, again)
         return pause
 
     # ---- acceptance
 
-    async def _judge(self) -> float:
+    async def _judge(self, elsewhere: frozenset[str]) -> float:
         engagements = self._engagements()
         if any(each.phase is EngagementPhase.PENDING for each in state.ours(engagements, self._config.namespace)):
             await self._probe.confirm()
+        templates, unreadable, pause = await self._templates(engagements)
         verdicts = state.judge(
             engagements,
             state.Claims(
                 namespace=self._config.namespace,
                 sessions=self._live.all(),
                 policy=self._probe.watch,
-                templates=await self._templates(engagements),
+                templates=templates,
+                unreadable=unreadable,
+                untouched=frozenset({self._config.namespace, *self._config.untouched_namespaces}),
+                elsewhere=elsewhere,
                 wish=self._wish_for,
             ),
         )
-        pause = _LOOK_AGAIN
         for engagement in engagements:
             verdict = verdicts.get(engagement.uid)
             if verdict is None:
@@ -151,30 +169,35 @@ class EngagementController:
                 verdict.outcome.name.lower(),
                 verdict.reason,
             )
-            if not await self._apply(engagement, verdict):
-                pause = _SOON
+            pause = min(pause, await self._apply(engagement, verdict))
         return pause
 
-    async def _templates(self, engagements: Sequence[Engagement]) -> dict[Target, Item | None]:
-        """Pod templates of the workloads that pending engagements name."""
+    async def _templates(
+        self, engagements: Sequence[Engagement]
+    ) -> tuple[dict[Target, Item | None], dict[Target, str], float]:
+        """Pod templates of the workloads that pending engagements name; which may not be read, and why; when again."""
         found: dict[Target, Item | None] = {}
-        for engagement in state.ours(engagements, self._config.namespace):
-            target = engagement.target
-            if engagement.phase is not EngagementPhase.PENDING or target in found:
-                continue
-            if target.kind not in paths.WORKLOADS:
+        unreadable: dict[Target, str] = {}
+        pause = _LOOK_AGAIN
+        pending = [each for each in engagements if each.phase is EngagementPhase.PENDING]
+        for target in sorted({each.target for each in state.ours(pending, self._config.namespace)}):
+            if target.kind not in paths.WORKLOADS or not is_name(target.name):
                 found[target] = None
                 continue
             try:
                 workload = await self._api.get(paths.workload(target.namespace, target.kind, target.name))
                 found[target] = (workload.get("spec") or {}).get("template") or {}
-            except ApiError as error:
-                if not error.not_found:
-                    raise
-                found[target] = None
-        return found
+            except KubeError as error:
+                if isinstance(error, ApiError) and error.not_found:
+                    found[target] = None
+                elif isinstance(error, ApiError) and not error.retryable:
+                    unreadable[target] = str(error)
+                else:
+                    log.warning("cannot read %s/%s in %s: %s", target.kind, target.name, target.namespace, error)
+                    pause = _RETRY
+        return found, unreadable, pause
 
-    async def _apply(self, engagement: Engagement, verdict: state.Verdict) -> bool:
+    async def _apply(self, engagement: Engagement, verdict: state.Verdict) -> float:
         if verdict.outcome is state.Outcome.DELETE:
             return await self._delete(engagement)
         status: dict[str, Any] = {"reason": verdict.reason, "message": verdict.message}
@@ -185,44 +208,57 @@ class EngagementController:
             status |= {"phase": EngagementPhase.FAILED.value}
         return await self._write(engagement, status)
 
-    async def _delete(self, engagement: Engagement) -> bool:
+    async def _delete(self, engagement: Engagement) -> float:
         try:
             await self._api.delete(
                 paths.engagements(engagement.namespace, engagement.name),
                 body={"preconditions": {"uid": engagement.uid}},
             )
-        except ApiError as error:
-            if not (error.not_found or error.conflict):
+        except KubeError as error:
+            if not _is_old_news(error):
                 log.warning("cannot delete engagement %s/%s: %s", engagement.namespace, engagement.name, error)
-                return False
+                return _RETRY
         self.informer.items.pop((engagement.namespace, engagement.name), None)
-        return True
+        return _LOOK_AGAIN
 
-    async def _write(self, engagement: Engagement, status: Mapping[str, Any]) -> bool:
-        """Write a status under the resourceVersion it was decided on; False when to decide again soon."""
+    async def _write(self, engagement: Engagement, status: Mapping[str, Any]) -> float:
+        """Write a status under the resourceVersion it was decided on; seconds after which to look again."""
         try:
             item = await self._api.patch(
                 paths.engagements(engagement.namespace, engagement.name, "status"),
                 {"metadata": {"resourceVersion": engagement.version, "uid": engagement.uid}, "status": status},
             )
-        except ApiError as error:
-            if not (error.not_found or error.conflict):
-                log.warning("cannot write engagement %s/%s: %s", engagement.namespace, engagement.name, error)
-            return False
+        except KubeError as error:
+            if _is_old_news(error):
+                return _SOON
+            log.warning("cannot write engagement %s/%s: %s", engagement.namespace, engagement.name, error)
+            return _RETRY
         self._fresh.put(item)
-        return True
+        if status["phase"] != engagement.phase:
+            self.wakeup.set()  # so has what is wished for, maybe: undo what has failed
+        return _LOOK_AGAIN
 
     # ---- pods
 
-    async def _concerned_pods(self) -> dict[Target, dict[str, Item]]:
-        """Pods of engaged workloads, and pods that have an agent; by workload and uid."""
+    async def _concerned_pods(self, elsewhere: frozenset[str]) -> tuple[dict[Target, dict[str, Item]], set[str]]:
+        """Pods of engaged workloads, and pods that have an agent, by workload and uid; and the namespaces of which
+        not all pods could be looked at. Pods that have another manager's agent are that manager's."""
+        unknown: set[str] = set()
         found: dict[Target, dict[str, Item]] = {}
         concerned: set[Key] = set()
         namespaces = {target.namespace for target in self._rollovers} | self._wishes.namespaces()
         for key, item in list(self._pods.items.items()):
-            if key[0] not in namespaces and not injected_containers(item):
+            agent = agent_config(item)
+            if (agent is None and key[0] not in namespaces) or key[0] in unknown:
                 continue
-            target = await self._owners.target_of(key[0], item)
+            if agent is not None and agent.manager.namespace in elsewhere:
+                continue
+            try:
+                target = await self._owners.target_of(key[0], item)
+            except KubeError as error:
+                log.warning("cannot find the workload of pod %s/%s: %s", *key, error)
+                unknown.add(key[0])
+                continue
             if target is not None:
                 found.setdefault(target, {})[str(item["metadata"]["uid"])] = item
                 concerned.add(key)
@@ -232,13 +268,15 @@ class EngagementController:
             target: items
             for target, items in found.items()
             if target in engaged or any(injected_containers(item) for item in items.values())
-        }
+        }, unknown
 
     async def _advance(self, target: Target, engagements: list[Engagement], items: Mapping[str, Item]) -> float:
         """One step of one workload."""
         loop = asyncio.get_running_loop()
         pods = [pod_of(item) for item in items.values()]
-        rollover = self._rollovers.setdefault(target, Rollover(self._config.agent_deadline_seconds))
+        rollover = self._rollovers.setdefault(
+            target, Rollover(self._config.agent_deadline_seconds, in_place=target.kind in _IN_PLACE)
+        )
         for pod in pods:
             attendance = self._agents[pod.uid]
             if attendance is not None:
@@ -248,6 +286,8 @@ class EngagementController:
         attempted = False
         if plan.evict is not None:
             attempted, plan = await self._evict(target, rollover, plan.evict, pods)
+        if plan.overdue and (why := await replica_failure(self._api, target)):
+            plan = rollover.give_up(f"{plan.waiting_for} was not created: {why}", loop.time())
         if not engagements:
             if plan.failed:
                 log.warning("%s/%s keeps a traffic-agent: %s", target.kind.lower(), target.name, plan.failed)
@@ -259,10 +299,8 @@ class EngagementController:
         for engagement in engagements:
             serving = serving_pods(engagement, pods, items, self._agents)
             status = status_of(engagement, plan, serving, attempted=attempted)
-            if status and not await self._write(engagement, status):
-                pause = _SOON
-        if plan.failed:
-            pause = 0.0  # the wish has changed: undo it
+            if status:
+                pause = min(pause, await self._write(engagement, status))
         return pause
 
     async def _evict(
@@ -271,13 +309,21 @@ class EngagementController:
         """Try; whether anything was set going, and what to tell about it."""
         if rollover.wanted and not self._can_inject():
             return False, Plan(look_again=_SOON, waiting_for="the traffic-manager's webhook")
+        now = asyncio.get_running_loop().time()
         wall = dt.datetime.now(dt.UTC).timestamp()
         try:
-            outcome = await evict(self._api, target, pod, wall)
+            outcome = await evict(self._api, target, pod, wall, patient=rollover.patient(pods, now))
         except CannotEvict as error:
-            return False, rollover.give_up(str(error), asyncio.get_running_loop().time())
+            return False, rollover.give_up(str(error), now)
         if outcome is Evicted.LATER:
             return False, Plan(look_again=1.0, waiting_for="the API server")
-        rollover.evicted(pod, pods, asyncio.get_running_loop().time())
-        rollover.rolling = rollover.rolling or outcome is Evicted.ROLLING
+        if outcome is Evicted.HELD:
+            rollover.held(now)
+            return False, Plan(look_again=1.0, waiting_for=f"the disruption budget of pod {pod.name}")
+        rollover.evicted(pod, pods, now, rolling=outcome is Evicted.ROLLING)
         return True, Plan(look_again=_SOON, waiting_for=f"the successor of pod {pod.name}")
+
+
+def _is_old_news(error: KubeError) -> bool:
+    """Whether the object is another by now, or gone: the watch brings what is true."""
+    return isinstance(error, ApiError) and (error.not_found or error.conflict)

@@ -42,6 +42,12 @@ class Claims:
     policy: PolicyWatch
     templates: Mapping[Target, Mapping[str, Any] | None]
     """Pod templates of the workloads of pending engagements; None: no such workload. Unknown ones wait."""
+    unreadable: Mapping[Target, str]
+    """Workloads that the API server does not let the manager read, and its reason."""
+    untouched: frozenset[str]
+    """Namespaces in whose pods the webhook puts nothing."""
+    elsewhere: frozenset[str]
+    """Namespaces of other traffic-managers that live."""
     wish: Callable[[Target], Wish]
     """What a pod of this workload would become, without containers and ports."""
 
@@ -56,13 +62,18 @@ def ours(engagements: Iterable[Engagement], namespace: str) -> list[Engagement]:
 
 def judge(engagements: Iterable[Engagement], claims: Claims) -> dict[str, Verdict]:
     """Verdicts by uid, for those about which something is to be done now."""
+    engagements = list(engagements)
     mine = ours(engagements, claims.namespace)
     holders = {engagement.claim: engagement for engagement in mine if engagement.phase.holds}
+    # A pod has one agent, and that one manager: another manager's workloads are taken as a whole.
+    rivals = {
+        each.target: each for each in engagements if each.phase.holds and each.session_namespace in claims.elsewhere
+    }
     verdicts: dict[str, Verdict] = {}
     for engagement in mine:
         verdict = _ended(engagement, claims)
         if verdict is None and engagement.phase is EngagementPhase.PENDING:
-            verdict = _judge_pending(engagement, holders, claims)
+            verdict = _judge_pending(engagement, holders, rivals, claims)
             if verdict is not None and verdict.outcome is Outcome.ACCEPT:
                 holders[engagement.claim] = engagement
         if verdict is not None:
@@ -75,7 +86,10 @@ def _ended(engagement: Engagement, claims: Claims) -> Verdict | None:
 
 
 def _judge_pending(
-    engagement: Engagement, holders: Mapping[tuple[Target, str], Engagement], claims: Claims
+    engagement: Engagement,
+    holders: Mapping[tuple[Target, str], Engagement],
+    rivals: Mapping[Target, Engagement],
+    claims: Claims,
 ) -> Verdict | None:
     trusted = claims.policy.trusts(engagement.created)
     if trusted is None:
@@ -87,7 +101,7 @@ def _judge_pending(
         return Verdict(
             Outcome.FAIL, "NotYourSession", f"The session belongs to {session.user}; engage with a session of your own."
         )
-    if engagement.target not in claims.templates:
+    if engagement.target not in claims.templates.keys() | claims.unreadable.keys():
         return None
     beside = [each for (target, _), each in holders.items() if target == engagement.target]
     problem = _problem(engagement, [each for each in beside if each.claim != engagement.claim], claims)
@@ -96,6 +110,10 @@ def _judge_pending(
     holder = holders.get(engagement.claim)
     if holder is not None:
         return Verdict(Outcome.FAIL, "Conflict", conflict_message(holder, claims.sessions.get(holder.session_uid)))
+    rival = rivals.get(engagement.target)
+    if rival is not None:
+        through = f"That is engagement {rival.name} of the traffic-manager in namespace {rival.session_namespace}."
+        return Verdict(Outcome.FAIL, "Conflict", f"{conflict_message(rival, None)} {through}")
     return Verdict(Outcome.ACCEPT)
 
 
@@ -112,9 +130,17 @@ def conflict_message(holder: Engagement, session: Session | None) -> str:
 def _problem(engagement: Engagement, beside: Sequence[Engagement], claims: Claims) -> Verdict | None:
     """Why this workload cannot be engaged so, whoever asks. `beside`: those who hold other containers of it."""
     target = engagement.target
+    name = f"{target.kind.lower()} {target.name}"
+    if target.namespace in claims.untouched:
+        return Verdict(
+            Outcome.FAIL, "NamespaceLeftAlone", f"No agent is put into pods of namespace {target.namespace}."
+        )
+    if target in claims.unreadable:
+        why = claims.unreadable[target]
+        return Verdict(Outcome.FAIL, "WorkloadUnreadable", f"The traffic-manager cannot read {name}: {why}")
     template = claims.templates[target]
     if template is None:
-        return Verdict(Outcome.FAIL, "WorkloadNotFound", f"There is no {target.kind.lower()} {target.name} here.")
+        return Verdict(Outcome.FAIL, "WorkloadNotFound", f"There is no {name} here.")
     numbers = [port for port, _ in engagement.ports]
     if any(not 0 < number < 65536 for number in numbers):
         return Verdict(Outcome.FAIL, "BadPort", "A port must lie between 1 and 65535.")

@@ -142,6 +142,10 @@ class PodView:
     """Why it cannot start, as the kubelet or scheduler says; empty while nothing is wrong."""
     hopeless: bool
     """`trouble` does not go away by waiting."""
+    created: float
+    """Unix seconds, whole, by the API server's clock; so is `ending_since`."""
+    ending_since: float
+    """When its end was asked for; 0 unless it is terminating."""
 
 
 def parse_time(text: object) -> float:
@@ -225,6 +229,9 @@ def pod_of(item: Mapping[str, Any]) -> PodView:
     statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     conditions = {condition.get("type"): condition for condition in status.get("conditions") or ()}
     trouble, hopeless = _trouble(statuses, conditions.get("PodScheduled") or {})
+    # The deletionTimestamp is when the grace period will be over.
+    ended = parse_time(metadata.get("deletionTimestamp"))
+    grace = float(metadata.get("deletionGracePeriodSeconds") or 0)
     return PodView(
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
@@ -239,6 +246,8 @@ def pod_of(item: Mapping[str, Any]) -> PodView:
         address=str(status.get("podIP", "")),
         trouble=trouble,
         hopeless=hopeless,
+        created=parse_time(metadata.get("creationTimestamp")),
+        ending_since=ended - grace if ended else 0.0,
     )
 
 

@@ -121,6 +121,7 @@ class Commands:
         namespace = request.namespace or settings.namespace
         progress.say("list", f"asking {api.server} for the workloads of namespace {namespace}")
         session = live.session.identity.uid if live is not None else ""
+        manager_namespace = live.session.namespace if live is not None else settings.manager_namespace
         found, held = await asyncio.gather(workloads.list_all(api, namespace), workloads.engagements_of(api, namespace))
         if not found:
             await check_namespace(api, namespace)
@@ -129,7 +130,7 @@ class Commands:
             kind, name = workload["kind"], workload["metadata"]["name"]
             names = [str(c["name"]) for c in containers(workload)]
             mine = [e for e in held if e["spec"]["workload"] == {"kind": kind, "name": name}]
-            state, reason = describe(names, mine, session, why_not(workload))
+            state, reason = describe(names, mine, session, why_not(workload, manager_namespace))
             result.workloads.add(
                 kind=kind, name=name, namespace=namespace, containers=names, state=state, reason=reason
             )

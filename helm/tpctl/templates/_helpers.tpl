@@ -30,6 +30,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- include "tpctl.image" (dict "registry" ($image.registry | default .Values.image.registry) "name" $image.name "tag" ($image.tag | default .Chart.AppVersion)) }}
 {{- end }}
 
+{{- /* Where no agent is put: the webhook is not asked there, and the manager accepts no engagement. */ -}}
+{{- define "tpctl.untouchedNamespaces" -}}
+{{- list "kube-system" "kube-node-lease" .Release.Namespace | toJson }}
+{{- end }}
+
 {{- /* What the manager reads from TPCTL_CONFIG; manager/config.py is its other end. */ -}}
 {{- define "tpctl.config" -}}
 {{- dict
@@ -38,6 +43,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "deny" .Values.deny
   "podCIDRs" .Values.podCIDRs
   "logLevel" .Values.logLevel
+  "untouchedNamespaces" (include "tpctl.untouchedNamespaces" . | fromJsonArray)
   "webhookConfiguration" (include "tpctl.clusterName" .)
   "policy" (printf "%s-identity" (include "tpctl.clusterName" .))
   "agent" (dict

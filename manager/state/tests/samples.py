@@ -70,6 +70,8 @@ def pod(name: str, replaced: str = "", *, running: str = "app", **changes: Any) 
         "address": "10.0.0.1",
         "trouble": "",
         "hopeless": False,
+        "created": 0.0,
+        "ending_since": 0.0,
     }
     return PodView(**{**values, **changes})
 

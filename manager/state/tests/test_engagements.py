@@ -35,13 +35,15 @@ def _judge(
     sessions: tuple[Session, ...] = (session(), session("s2", "bob")),
     policy: PolicyWatch | None = None,
     template: Mapping[str, Any] | None = TEMPLATE,
+    **more: Any,
 ) -> dict[str, Verdict]:
     claims = Claims(
         namespace=NAMESPACE,
         sessions={each.uid: each for each in sessions},
         policy=policy or working_policy(),
-        templates={ECHO: template},
+        templates={} if ECHO in more.get("unreadable", ()) else {ECHO: template},
         wish=_wish,
+        **{"unreadable": {}, "untouched": frozenset(), "elsewhere": frozenset(), **more},
     )
     return judge(engagements, claims)
 
@@ -141,6 +143,28 @@ def test_what_cannot_be_engaged_is_said() -> None:
     assert _reason(_judge(engagement("e1", ports=[{"containerPort": 80}, {"containerPort": 80}]))) == "BadPort"
     host_network = {"spec": {**TEMPLATE["spec"], "hostNetwork": True}}
     assert _reason(_judge(engagement("e1"), template=host_network)) == "NotInjectable"
+
+
+def test_what_the_manager_may_not_read_is_said() -> None:
+    verdicts = _judge(engagement("e1"), unreadable={ECHO: "deployments.apps is forbidden"})
+    assert _reason(verdicts) == "WorkloadUnreadable"
+    assert "deployments.apps is forbidden" in verdicts["e1"].message
+
+
+def test_where_the_webhook_never_looks_nothing_is_accepted() -> None:
+    verdicts = _judge(engagement("e1"), untouched=frozenset({"shop"}))
+    assert _reason(verdicts) == "NamespaceLeftAlone"
+    assert "namespace shop" in verdicts["e1"].message
+
+
+def test_a_workload_is_one_managers_as_long_as_that_lives() -> None:
+    other = {"namespace": "elsewhere", "name": "s1", "uid": "s9"}
+    held = engagement("e0", "bob", session=other, phase="Active", container="side")
+    verdicts = _judge(held, engagement("e1"), elsewhere=frozenset({"elsewhere"}))
+    assert _reason(verdicts) == "Conflict"
+    assert "engagement e0 of the traffic-manager in namespace elsewhere" in verdicts["e1"].message
+    assert "e0" not in verdicts
+    assert _judge(held, engagement("e1"))["e1"].outcome is Outcome.ACCEPT
 
 
 def test_wishes_are_the_accepted_ones() -> None:

@@ -85,7 +85,7 @@ class Engagements:
         progress.say("workload", f"looking for {request.workload} in namespace {namespace}")
         workload = await workloads.find(self._api, namespace, request.workload)
         container = choose_container(workload, request.container)
-        if reason := why_not(workload):
+        if reason := why_not(workload, session.namespace):
             raise SessionError(
                 f"{workload['kind'].lower()} {workload['metadata']['name']} cannot be replaced: {reason}"
             )

@@ -22,6 +22,10 @@ _ALIASES = {
 }
 
 
+_LEFT_ALONE = ("kube-system", "kube-node-lease")
+"""Besides the manager's own; the chart's `tpctl.untouchedNamespaces` is what counts."""
+
+
 def split(text: str) -> tuple[str, str]:
     """`KIND/NAME` or `NAME` as (kind or empty, name). Raises `SessionError` for a kind that cannot be engaged."""
     kind, slash, name = text.rpartition("/")
@@ -56,8 +60,10 @@ def choose_container(workload: Object, wanted: str) -> Object:
     return found[0]
 
 
-def why_not(workload: Object) -> str:
+def why_not(workload: Object, manager_namespace: str) -> str:
     """Why a workload cannot be engaged, or an empty text."""
+    if workload["metadata"].get("namespace") in {*_LEFT_ALONE, manager_namespace}:
+        return "the traffic-manager leaves its namespace alone"
     template = ((workload.get("spec") or {}).get("template") or {}).get("spec") or {}
     if template.get("hostNetwork"):
         return "its pods use the host's network"

@@ -56,11 +56,15 @@ def test_ambiguous_or_unknown_containers_are_listed() -> None:
 
 
 def test_why_not() -> None:
-    assert why_not(workload("app")) == ""
-    assert "host's network" in why_not(workload("app", hostNetwork=True))
+    assert why_not(workload("app"), "tpctl-system") == ""
+    assert "host's network" in why_not(workload("app", hostNetwork=True), "tpctl-system")
     scaled = workload("app")
     scaled["spec"]["replicas"] = 0
-    assert "0 replicas" in why_not(scaled)
+    assert "0 replicas" in why_not(scaled, "tpctl-system")
+    for namespace in ("kube-system", "tpctl-system"):
+        there = workload("app")
+        there["metadata"]["namespace"] = namespace
+        assert "leaves its namespace alone" in why_not(there, "tpctl-system")
 
 
 def test_unknown_names_what_looks_like_it() -> None:
