@@ -159,6 +159,8 @@ def test_a_second_connect_with_other_settings(person: User) -> None:
         (("replace", "echo", "-n", "nowhere"), "nowhere"),
         (("list", "-n", "nowhere"), "namespace nowhere does not exist"),
         (("replace", "echo", "--env-file", "/proc/env"), "cannot write /proc/env"),
+        (("replace", "coredns", "-n", "kube-system"), "the traffic-manager leaves its namespace alone"),
+        (("replace", "traffic-manager", "-n", "tpctl-system"), "the traffic-manager leaves its namespace alone"),
         (("replace", "echo", "--container", "side"), "no container 'side'; it has echo"),
         (("leave", "echo"), "echo"),
         (("status", "--use", "nothing"), "nothing"),
