@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,13 +20,13 @@ from tpd.session.dns.names import Names, names_of
 from tpd.session.dns.server import DnsServer
 from tpd.session.dns.upstream import Upstream
 from tpd.session.errors import SessionError, from_kube
-from tpd.session.kube.session_object import SessionVanished
+from tpd.session.keeper import Keeper, Trouble
+from tpd.session.kube import paths
 from tpd.session.outbound import Outbound
 from tpd.session.peer_link import Shared
 from tpd.session.settings import Settings, difference, environment_of, kubeconfigs, resolve
 from tpd.session.subnets import host_config, subnets_of
 from tpd.tlds import is_taken
-from tunnel.aio.backoff import Backoff
 from tunnel.aio.stack_driver import StackDriver
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.errors import KubeError
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _HELLO_LIMIT = 10.0
 """Seconds from the certificate to the manager's first announcement."""
+_NO_LINE = "no connection to the traffic-manager"
 _CLOSE_LIMIT = 4.0
 """Seconds in which `quit` releases what we hold; the leases end the rest."""
 
@@ -84,6 +86,8 @@ class Connection:
         self._bypass: list[str] = []
         self._applied: daemon_pb2.HostConfig | None = None
         self._host_changed = asyncio.Event()
+        self._linked = asyncio.Event()
+        """The manager has answered the hello of this session's link."""
         self._state = "connecting"
         self._reason = ""
         self._since = 0.0
@@ -122,7 +126,7 @@ class Connection:
                     raise SessionError(differs)
                 if self._state != "connected":
                     raise SessionError(
-                        f"connection {settings.name} is {self._state}: {self._reason or 'no reason is known'};"
+                        f"connection {settings.name} is {self._state}: {self._why() or 'no reason is known'};"
                         " it goes on by itself, or run: tpctl quit",
                         daemon_pb2.CLUSTER,
                         retryable=True,
@@ -154,21 +158,29 @@ class Connection:
         loop = asyncio.get_running_loop()
         bypass = self._tasks.spawn(carrier_addresses(hosts, loop.getaddrinfo), name="bypass")
         opened = await open_session(api, settings, self._start.machine_id, progress)
-        self._begin(api, settings, opened)
+        keeper = Keeper(
+            make=partial(self._make_session, api, settings),
+            end=self._end_session,
+            tell=self._no_session,
+            random=random.random,
+            clock=loop.time,
+        )
+        self._keeper = self._tasks.spawn(keeper.run(self._use(api, opened)), name="keep-session")
         self._tasks.spawn(opened.session.end_earlier(), name="earlier-sessions")
         self._bypass = await bypass
         try:
             async with asyncio.timeout(_HELLO_LIMIT):
                 await self._first_cluster
+                await self._linked.wait()
         except TimeoutError as error:
+            namespace, why = opened.session.namespace, self._why()
             raise SessionError(
-                f"the traffic-manager's pod {opened.pod} does not answer through the port-forward;"
-                f" look at its log: kubectl -n {opened.session.namespace} logs {opened.pod}",
+                f"the traffic-manager in namespace {namespace} does not answer through the port-forward"
+                f"{f' ({why})' if why else ''}; look at its log:"
+                f" kubectl -n {namespace} logs deploy/{paths.MANAGER_NAME}",
                 daemon_pb2.CLUSTER,
                 retryable=True,
             ) from error
-        assert self.live is not None
-        await self.live.manager.connected()
         progress.say("network", "setting routes and name resolution")
         self._driver.start()
         await self._configure_host()
@@ -177,16 +189,11 @@ class Connection:
         progress.done("network", "routes and name resolution are set")
         self._tasks.spawn(self._follow_cluster(), name="follow-cluster")
 
-    def _begin(self, api: Api, settings: Settings, opened: Opened) -> None:
-        """Start what keeps the session; a first session's end during connect is connect's failure."""
-        self.user = opened.user
-        self._use(api, opened)
-        self._keeper = self._tasks.spawn(self._keep(api, settings), name="keep-session")
-
-    def _use(self, api: Api, opened: Opened) -> None:
+    def _use(self, api: Api, opened: Opened) -> LiveSession:
         from tpd.session.engagements.engagements import Engagements
         from tpd.session.live import LiveSession
 
+        self.user = opened.user
         self.live = LiveSession(
             api,
             opened.session,
@@ -199,39 +206,26 @@ class Connection:
         if self.engagements is None:
             self.engagements = Engagements(api, opened.user, self._shared)
         self.engagements.use(opened.session)
+        return self.live
 
-    async def _keep(self, api: Api, settings: Settings) -> None:
-        """Run the session, and make another one whenever it ends."""
-        from tunnel.aio.link_client import LinkRefused
+    async def _make_session(self, api: Api, settings: Settings) -> LiveSession:
+        return self._use(api, await open_session(api, settings, self._start.machine_id, Progress(lambda _: None)))
 
-        backoff = Backoff(0.1, 5.0, random.random)
-        while True:
-            live = self.live
-            try:
-                if live is not None:
-                    await live.run()
-            except (SessionVanished, LinkRefused, SessionError) as error:
-                log.warning("the session has ended: %s", error)
-                self._set_state("reconnecting", f"the session has ended: {error}")
-                if not self._first_cluster.done():
-                    self._first_cluster.set_exception(
-                        SessionError(f"the traffic-manager ended the session: {error}", daemon_pb2.CLUSTER)
-                    )
-                    return
-                await self._drop(live)
-            self.live = None
-            try:
-                self._use(api, await open_session(api, settings, self._start.machine_id, Progress(lambda _: None)))
-                backoff.reset()
-            except SessionError as error:
-                self._set_state("reconnecting" if error.retryable else "failed", error.text)
-                await asyncio.sleep(backoff.next())
-
-    async def _drop(self, live: LiveSession | None) -> None:
+    async def _end_session(self, live: LiveSession) -> None:
+        self.live = None
+        self._linked.clear()
         if self.engagements is not None:
             await self.engagements.pause()
-        if live is not None:
-            await discard(live.session, None)
+        await discard(live.session, None)
+
+    def _no_session(self, trouble: Trouble) -> None:
+        """Within connect's own limit another session is tried, as when the manager is just being replaced."""
+        if self._state != "connecting":
+            self._set_state("failed" if trouble.hopeless else "reconnecting", trouble.text)
+            return
+        self._reason = trouble.text
+        if trouble.hopeless and not self._first_cluster.done():
+            self._first_cluster.set_exception(SessionError(trouble.text, daemon_pb2.CLUSTER))
 
     # what the cluster and the link say
 
@@ -243,14 +237,26 @@ class Connection:
         self._host_changed.set()
 
     def _on_link_state(self, state: LinkState) -> None:
+        connected = state.value == "connected"
+        if connected:
+            self._linked.set()
+        else:
+            self._linked.clear()
         if self._state == "connecting":
             return
-        if state.value == "connected":
+        if connected:
             if self._state == "reconnecting" and self.api is not None:
                 self.api.start_afresh()  # the line was away: what waits on the old one would wait for long
             self._set_state("connected")
         else:
-            self._set_state("reconnecting", "no connection to the traffic-manager")
+            self._set_state("reconnecting", _NO_LINE)
+
+    def _why(self) -> str:
+        """The reason of the state, with the newest that is known about the line."""
+        trouble = self.live.manager.trouble if self.live is not None else ""
+        if not trouble or self._state == "connected":
+            return self._reason
+        return f"{_NO_LINE}: {trouble}" if self._reason == _NO_LINE else trouble
 
     def _set_state(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self._state, self._reason):
@@ -369,7 +375,7 @@ class Connection:
         return daemon_pb2.ConnectionStatus(
             connection=self.result(),
             state=self._state,
-            reason=self._reason,
+            reason=self._why(),
             dns_domains=self._applied.domains if self._applied else [],
             engagements=self.engagements.statuses() if self.engagements else [],
             flows=len(link.flows) if link is not None else 0,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from tpd.session.carriers.peer import CallFailed, failures
 from tpd.session.carriers.port_forward import PortForward
 from tpd.session.kube import manager as manager_lookup
 from tpd.session.kube import paths
@@ -59,6 +60,7 @@ class LiveSession:
         self._api = api
         self.session = session
         self._pod = pod
+        """Which pod to dial, where that is known; empty: ask."""
         self._on_cluster = on_cluster
         self.on_state = on_state
         self.manager = PeerLink(
@@ -84,32 +86,34 @@ class LiveSession:
 
     def _state(self, state: LinkState) -> None:
         if state is not LinkState.CONNECTED:
-            self._pod = ""  # the next dial asks which pod it is now
+            self._pod = ""
         self.on_state(state)
 
     async def _locate(self) -> Where:
         namespace = self.session.namespace
-        if not self._pod:
+        pod = self._pod
+        if not pod:
             pods = await manager_lookup.manager_pods(self._api, namespace)
-            self._pod = str(manager_lookup.choose(pods, namespace)["metadata"]["name"])
-        return Where(namespace, self._pod, paths.SESSIONS_PORT, f"{namespace}.manager.tpctl")
+            pod = str(manager_lookup.choose(pods, namespace)["metadata"]["name"])
+        # While there is a line, the bulk lane goes the same way; without one it may be another pod by the next dial.
+        self._pod = pod if self.link.attached else ""
+        return Where(namespace, pod, paths.SESSIONS_PORT, f"{namespace}.manager.tpctl")
 
     async def _watch_cluster(self) -> None:
-        import grpc.aio
-
         peer = None
         request = manager_pb2.WatchClusterRequest(version=VERSION)
         while True:
             peer = await self.manager.channel(other_than=peer)
             while not peer.ended.done():
-                call: Any = peer.channel.unary_stream(
-                    _WATCH,
-                    request_serializer=manager_pb2.WatchClusterRequest.SerializeToString,
-                    response_deserializer=manager_pb2.Cluster.FromString,
-                )(request)
                 try:
-                    async for cluster in call:
-                        self._on_cluster(cluster)
-                except grpc.aio.AioRpcError as error:
-                    log.info("watching the cluster: %s", error.details())
+                    with failures():
+                        call: Any = peer.channel.unary_stream(
+                            _WATCH,
+                            request_serializer=manager_pb2.WatchClusterRequest.SerializeToString,
+                            response_deserializer=manager_pb2.Cluster.FromString,
+                        )(request)
+                        async for cluster in call:
+                            self._on_cluster(cluster)
+                except CallFailed as failed:
+                    log.info("watching the cluster: %s", failed)
                 await asyncio.wait([peer.ended], timeout=_WATCH_PAUSE)

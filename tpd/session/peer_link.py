@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tpd.session.carriers.peer import PeerChannel
 from tpd.session.carriers.port_forward import CarrierFailed, PortForward, discard
 from tpd.session.identity import Identity
-from tunnel.aio.byte_stream import ByteStream, StreamError
+from tunnel.aio.byte_stream import ByteStream, StreamError, StreamRefused
 from tunnel.aio.link_client import LinkClient, LinkState
 from tunnel.kube.api import Api
 from tunnel.kube.errors import KubeError
@@ -80,6 +81,11 @@ class PeerLink:
         """Where flows are opened and questions asked."""
         return self._client.link
 
+    @property
+    def trouble(self) -> str:
+        """Why there is no carrier, as far as that is known."""
+        return self._client.trouble
+
     async def run(self) -> None:
         """Keep the link until cancelled. Raises `LinkRefused` when the peer will not have this session."""
         try:
@@ -94,8 +100,8 @@ class PeerLink:
         await self._client.connected()
 
     async def channel(self, other_than: PeerChannel | None = None) -> PeerChannel:
-        """The interactive lane's channel; waits for one that is not `other_than`."""
-        while (peer := self._peers.get(Lane.INTERACTIVE)) is None or peer is other_than:
+        """The interactive lane's channel; waits for one that works and is not `other_than`."""
+        while (peer := self._peers.get(Lane.INTERACTIVE)) is None or peer is other_than or peer.ended.done():
             await asyncio.shield(self._dialled)
         return peer
 
@@ -133,14 +139,28 @@ class _LaneStream(ByteStream):
         self._shared = shared
 
     async def read(self) -> bytes | None:
-        message = await self._stream.read()
+        with self._reasons():
+            message = await self._stream.read()
         if message is not None:
             self._shared.received += len(message)
         return message
 
     async def write(self, message: bytes) -> None:
-        await self._stream.write(message)
+        with self._reasons():
+            await self._stream.write(message)
         self._shared.sent += len(message)
+
+    @contextmanager
+    def _reasons(self) -> Iterator[None]:
+        """Of a carrier that has ended gRPC knows only that its socket is gone."""
+        try:
+            yield
+        except StreamRefused:
+            raise
+        except StreamError as error:
+            if not self._peer.ended.done():
+                raise
+            raise StreamError(self._peer.ended.result()) from error
 
     async def close(self) -> None:
         try:

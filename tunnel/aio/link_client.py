@@ -54,7 +54,11 @@ class LinkState(enum.Enum):
 
 
 class LinkRefused(Exception):
-    """The server will not have this session, now or later; the text says why."""
+    """The server will not have this session, now or later; the text says why, `code` too (GoAway; 0: none)."""
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class LinkClient:
@@ -85,6 +89,8 @@ class LinkClient:
         self._faults = RateLimited(_log, loop.time)
         self._tasks = Tasks(f"link.{name}")
         self.state = LinkState.CONNECTING
+        self.trouble = ""
+        """Why there is no interactive carrier, as far as that is known."""
         self.link = Link(
             role=Role.CLIENT,
             session=session,
@@ -164,6 +170,14 @@ class LinkClient:
         if not self._outcome.done() and not keeper.cancelled() and (error := keeper.exception()) is not None:
             self._outcome.set_exception(error)
 
+    def _note(self, lane: Lane, error: Exception) -> None:
+        if lane is Lane.INTERACTIVE:
+            self.trouble = "no answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
+
+    def _note_lost(self, carrier: Carrier, error: Exception) -> None:
+        if self._carriers.get(carrier.lane) is carrier:
+            self._note(carrier.lane, error)
+
     def _set_state(self, state: LinkState) -> None:
         if state is self.state:
             return
@@ -206,11 +220,13 @@ class LinkClient:
                 raise LinkRefused(str(error)) from error
             except PeerLeft as left:
                 if left.permanent:
-                    raise LinkRefused(left.text) from left
+                    raise LinkRefused(left.text, left.code) from left
                 self._log.info("%s carrier refused: %s", lane.name.lower(), left)
+                self._note(lane, left)
             except Exception as error:  # carriers are made of many libraries; whatever they raise, we try again
                 self._log.info("no %s carrier: %s", lane.name.lower(), str(error) or type(error).__name__)
                 self._log.debug("dialling failed", exc_info=error)
+                self._note(lane, error)
             else:
                 needed.clear()
             tried_at = self._clock()
@@ -258,6 +274,7 @@ class LinkClient:
                 kept.stop()  # the server is a new one, so this carrier leads to nobody
         self._timer.rearm()
         if lane is Lane.INTERACTIVE:
+            self.trouble = ""
             self._log.info("connected")
             self._set_state(LinkState.CONNECTED)
 
@@ -268,13 +285,16 @@ class LinkClient:
         except PeerLeft as left:
             self._log.info("the server ended the %s carrier: %s", lane.name.lower(), left)
             if left.permanent and not self._outcome.done():
-                self._outcome.set_exception(LinkRefused(left.text))
+                self._outcome.set_exception(LinkRefused(left.text, left.code))
+            self._note_lost(carrier, left)
         except RemoteProtocolError as error:
             self._log.warning("the server broke the protocol: %s", error)
+            self._note_lost(carrier, error)
             if self.link.ended is not None and not self._outcome.done():
                 self._renew()
         except StreamError as error:
             self._log.info("%s carrier lost: %s", lane.name.lower(), error)
+            self._note_lost(carrier, error)
         finally:
             if self._carriers.get(lane) is carrier:
                 del self._carriers[lane]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tpd.session.carriers.bridge import Bridge
@@ -48,3 +50,28 @@ class PeerChannel:
         await self.channel.close(None)
         self._pump.cancel()
         await asyncio.wait([self._pump], timeout=1)
+
+
+class CallFailed(Exception):
+    """A call over a channel brought no answer; the text says why."""
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Raises `CallFailed` for all the ways in which grpc.aio says that a call has failed.
+
+    One of them is CancelledError, when the channel was closed meanwhile; ours is told from it by who was cancelled.
+    """
+    import grpc.aio
+
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise CallFailed(error.details() or error.code().name) from error
+    except grpc.aio.BaseError as error:
+        raise CallFailed(str(error)) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise CallFailed("the channel was closed") from error

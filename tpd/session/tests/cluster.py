@@ -11,9 +11,12 @@ from typing import Any
 
 from aiohttp import web
 
+from tpd.session.carriers.channel import V4Channel
 from tpd.session.kube import paths
+from tunnel.identity import Identity, Kind
 from tunnel.kube.api import Api
 from tunnel.kube.kubeconfig import Credentials
+from tunnel.testing.certificates import FakeAuthority
 
 Object = dict[str, Any]
 MANAGER = "tpctl-system"
@@ -30,8 +33,10 @@ class Cluster:
         """`METHOD PATH` of every request but watches."""
         self.forwards: list[web.WebSocketResponse] = []
         """Those that are open."""
-        self.opened = 0
-        """Port-forwards so far."""
+        self.forwarded: list[str] = []
+        """The pods of all port-forwards so far."""
+        self.forward_error = b""
+        """What port-forwards end with, at once."""
         self.on_create: Callable[[str, Object], None] = lambda path, item: None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -39,11 +44,16 @@ class Cluster:
         """A creation stands at the gate."""
         self.refuse: dict[str, web.HTTPException] = {}
         """What to answer instead, by `METHOD PATH`."""
+        self._authority = FakeAuthority()
         self._changed = asyncio.Event()
         self._history: list[tuple[str, str, Object]] = []
-        pod = {"metadata": {"name": "manager-1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-        self.objects[paths.pods(MANAGER, "manager-1")] = pod
+        self.add_manager("manager-1")
         self.objects[f"{paths.NAMESPACES}/demo"] = {"metadata": {"name": "demo"}}
+
+    def add_manager(self, name: str) -> None:
+        """A pod of the traffic-manager that is ready."""
+        pod = {"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        self.objects[paths.pods(MANAGER, name)] = pod
 
     def below(self, collection: str) -> list[Object]:
         """The objects of a collection."""
@@ -100,7 +110,13 @@ class Cluster:
         name = item["metadata"]["name"]
         item["metadata"]["uid"] = f"uid-{name}"
         if path == SESSIONS:
-            item["status"] = {"phase": "Active", "certificate": "chain", "root": "root", "leaseSeconds": 60}
+            who = Identity(Kind.SESSION, item["metadata"]["uid"])
+            item["status"] = {
+                "phase": "Active",
+                "certificate": self._authority.sign(who, item["spec"]["publicKey"].encode()).decode(),
+                "root": self._authority.root_pem.decode(),
+                "leaseSeconds": 60,
+            }
         self.on_create(path, item)
         self.put(f"{path}/{name}", item, "ADDED")
         return item
@@ -121,13 +137,16 @@ class Cluster:
         return response
 
     async def _forward(self, request: web.Request) -> web.WebSocketResponse:
-        """Silent: gRPC's handshake gets no answer."""
-        socket = web.WebSocketResponse(protocols=request.headers["Sec-WebSocket-Protocol"].split(","))
+        """Speaks v4 and says nothing, so that gRPC's handshake gets no answer; or the error."""
+        socket = web.WebSocketResponse(protocols=[V4Channel.protocol])
         await socket.prepare(request)
-        self.opened += 1
+        self.forwarded.append(request.path.split("/")[-2])
         self.forwards.append(socket)
         self._tell()
         try:
+            if self.forward_error:
+                await socket.send_bytes(b"\0\0\0")
+                await socket.send_bytes(b"\1\0\0" + self.forward_error)
             async for _ in socket:
                 pass
         finally:

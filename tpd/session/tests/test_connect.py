@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 
+from tpd.session import connection
+from tpd.session.carriers.peer import CallFailed, failures
 from tpd.session.carriers.port_forward import PortForward, discard
 from tpd.session.connect import open_session
 from tpd.session.control import Progress
 from tpd.session.errors import SessionError
 from tpd.session.identity import new_identity
+from tpd.session.kube import paths
 from tpd.session.peer_link import PeerLink, Shared, Where
 from tpd.session.settings import resolve
 from tpd.session.tests.cluster import MANAGER, SESSIONS, Object, cluster
+from tpd.session.tests.worker import connect_to, worker
 from tunnel.kube.kubeconfig import Credentials
 from tunnel.mux.flow import Flow, FlowHandler
 from tunnel.mux.queries import Query
@@ -55,6 +62,60 @@ def test_a_port_forward_that_is_discarded_is_closed_whether_it_was_open_or_not()
             discard(opening)
             await asyncio.wait([opening])
             await away.until(lambda: not away.forwards)
+
+    asyncio.run(run())
+
+
+def test_a_manager_that_does_not_answer_is_asked_again_and_the_error_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(connection, "_HELLO_LIMIT", 1.0)
+
+    async def run() -> None:
+        async with cluster() as away, worker() as tested:
+            away.forward_error = b"lost connection to pod"
+            tested.start(1, connect_to(away, tmp_path))
+            await away.until(lambda: bool(away.forwarded))
+            del away.objects[paths.pods(MANAGER, "manager-1")]
+            away.add_manager("manager-2")
+            error = (await tested.final(1)).error
+            assert "does not answer through the port-forward (lost connection to pod)" in error.text
+            assert error.retryable
+            assert set(away.forwarded[1:]) == {"manager-2"}, "the pod is looked for before each attempt"
+            assert away.below(SESSIONS) == []
+
+    asyncio.run(run())
+
+
+def test_each_way_in_which_a_call_can_fail_is_a_failed_call() -> None:
+    async def run() -> None:
+        channel = grpc.aio.insecure_channel("127.0.0.1:1")
+        call: Any = channel.unary_unary("/a/b")
+        with pytest.raises(CallFailed), failures():
+            await call(b"")
+        begun = call(b"", wait_for_ready=True)
+        asyncio.get_running_loop().call_later(0.05, asyncio.create_task, channel.close(None))
+        with pytest.raises(CallFailed, match="closed"), failures():
+            await begun
+        with pytest.raises(CallFailed, match="closed"), failures():
+            await call(b"")
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_in_a_call_is_cancelled() -> None:
+    async def run() -> None:
+        channel = grpc.aio.insecure_channel("127.0.0.1:1")
+        call: Any = channel.unary_unary("/a/b")
+
+        async def impatient() -> None:
+            async with asyncio.timeout(0.05):
+                with failures():
+                    await call(b"", wait_for_ready=True)
+
+        with pytest.raises(TimeoutError):
+            await impatient()
+        await channel.close(None)
 
     asyncio.run(run())
 
