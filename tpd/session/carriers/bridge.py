@@ -14,6 +14,8 @@ import socket
 import struct
 import tempfile
 from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
 
 from tpd.session.carriers.port_forward import LARGEST_MESSAGE, LARGEST_PREFIX, CarrierFailed, PortForward
 
@@ -22,7 +24,19 @@ log = logging.getLogger(__name__)
 _DIAL_LIMIT = 10.0
 _MOST_PARTS = 512
 """Buffers in one system call; the kernel takes 1024."""
+_LONGEST_FOLDER = 80
+"""Bytes; a socket's whole name has 107 (unix(7); fewer on other systems), and the private folder's is in it."""
 _CREDENTIALS = struct.Struct("3i")
+
+
+def private_folder(environment: Mapping[str, str]) -> str:
+    """A new folder of mode 0700. Not below $TMPDIR, which may be too long for a socket's name, or gone: the worker
+    lives longer than the shell that set it. Raises OSError."""
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and len(os.fsencode(runtime)) <= _LONGEST_FOLDER:
+        with suppress(OSError):
+            return tempfile.mkdtemp(prefix="tpctl-", dir=runtime)
+    return tempfile.mkdtemp(prefix="tpctl-", dir="/tmp")  # mkdtemp's own is private
 
 
 class Bridge:
@@ -30,16 +44,21 @@ class Bridge:
 
     def __init__(self, carrier: PortForward) -> None:
         self._carrier = carrier
-        self._directory = tempfile.mkdtemp(prefix="tpctl-")  # mode 0700
+        self._directory = private_folder(os.environ)
         self._path = os.path.join(self._directory, "grpc")
         self.address = f"unix:{self._path}"
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def listen(self) -> None:
-        """Make the listening socket; after this gRPC may dial."""
+        """Make the listening socket; after this gRPC may dial. Raises OSError, and then nothing is left of it."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._listener.bind(self._path)
-        self._listener.listen(1)
+        try:
+            self._listener.bind(self._path)
+            self._listener.listen(1)
+        except OSError:
+            self._listener.close()
+            self._forget_socket()
+            raise
 
     async def run(self) -> None:
         """Accept gRPC's connection and pump until either side ends."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc.aio
 import pytest
 
-from tpd.session.carriers.bridge import Bridge
+from tpd.session.carriers.bridge import Bridge, private_folder
 from tpd.session.carriers.channel import SpdyChannel, V4Channel
 from tpd.session.carriers.port_forward import PortForward
 from tpd.session.carriers.tests.portforward import api_with_portforward
@@ -169,4 +171,37 @@ def test_nobody_else_can_use_the_socket() -> None:
             with pytest.raises(OSError, match="No such file"):
                 await asyncio.open_unix_connection(path)
 
+    run(test)
+
+
+def test_neither_a_long_nor_a_missing_folder_for_temporary_files_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    for folder in (long, tmp_path / "missing"):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))  # what $TMPDIR said when the worker began
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        test_messages_of_all_sizes_come_back(V4Channel.protocol)
+        assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def test_the_socket_lies_in_the_user_s_own_folder_where_there_is_one(tmp_path: Path) -> None:
+    made = Path(private_folder({"XDG_RUNTIME_DIR": str(tmp_path)}))
+    assert made.parent == tmp_path
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_nothing_is_left_of_a_socket_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with api_with_portforward(1) as (api, _):
+            carrier = await PortForward.open(api, "ns", "pod", 8443)
+            bridge = Bridge(carrier)
+            Path(bridge.address.removeprefix("unix:")).mkdir()
+            with pytest.raises(OSError, match="in use"):
+                bridge.listen()
+            assert list(tmp_path.iterdir()) == []
+            carrier.abort()
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     run(test)
