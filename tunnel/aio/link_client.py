@@ -108,7 +108,6 @@ class LinkClient:
         self._needed = {lane: asyncio.Event() for lane in Lane}
         self._connected = asyncio.Event()
         self._outcome: asyncio.Future[None] = loop.create_future()
-        self._lost_at: float | None = None
         self._clock = loop.time
 
     async def run(self) -> None:
@@ -123,17 +122,14 @@ class LinkClient:
         finally:
             self._timer.stop()
             self.link.end(Broken.ENDED)
-            await self._leave()
-            await self._tasks.stop()
+            try:
+                await self._leave()
+            finally:
+                await self._tasks.stop()
 
     async def connected(self) -> None:
         """Wait until the interactive lane's hello has been answered (again)."""
         await self._connected.wait()
-
-    def redial(self) -> None:
-        """Something says the line changed (sleep, roaming): replace the carriers now, keeping the old until then."""
-        for lane in self._carriers:
-            self._needed[lane].set()
 
     # LinkShell.
 
@@ -182,10 +178,8 @@ class LinkClient:
         if state is self.state:
             return
         if state is LinkState.CONNECTED:
-            self._lost_at = None
             self._connected.set()
         else:
-            self._lost_at = self._clock()
             self._connected.clear()
         self.state = state
         if self._on_state is not None:
@@ -210,6 +204,9 @@ class LinkClient:
                 await asyncio.sleep(backoff.next())  # a carrier that does not last is as bad as none
             else:
                 backoff.reset()
+            if self.link.alive(lane):
+                self._recovered(lane)
+                continue
             if lane is Lane.BULK:
                 await self.connected()
             try:
@@ -231,6 +228,14 @@ class LinkClient:
                 needed.clear()
             tried_at = self._clock()
 
+    def _recovered(self, lane: Lane) -> None:
+        """The carrier that was silent is heard again, and nothing took its place."""
+        self._log.info("%s carrier is heard again", lane.name.lower())
+        self._needed[lane].clear()
+        self._timer.rearm()  # the link watches it again
+        if lane is Lane.INTERACTIVE:
+            self._set_state(LinkState.CONNECTED)
+
     async def _attempt(self, lane: Lane, timeout: float) -> None:
         stream: ByteStream | None = None
         try:
@@ -246,9 +251,14 @@ class LinkClient:
                     raise RemoteProtocolError("the answer is for the other lane")
                 self._adopt(answer, stream)
                 stream = None
-        finally:
+        except asyncio.CancelledError:
+            if stream is not None:
+                await _close(stream)
+            raise
+        except BaseException:
             if stream is not None:
                 self._tasks.spawn(_close(stream), name=f"close.{lane.name.lower()}")
+            raise
 
     def _adopt(self, answer: Hello, stream: ByteStream) -> None:
         """The hello is answered: attach, and fence what was there before."""
@@ -319,7 +329,8 @@ class LinkClient:
                 self.link.detach(Lane.BULK, bulk.generation)
                 bulk.stop()
             linger = min(self.link.limits.linger_seconds, self.link.peer_limits.linger_seconds)
-            if self._lost_at is not None and self._clock() - self._lost_at > linger and self.link.peer_instance:
+            lost_at = self.link.detached_at
+            if lost_at is not None and self._clock() - lost_at > linger and self.link.peer_instance:
                 self._log.warning("no carrier for %.0f s: open flows are lost", linger)
                 self._renew()
 

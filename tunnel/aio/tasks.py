@@ -32,14 +32,14 @@ class Tasks:
         return task
 
     async def stop(self) -> None:
-        """Cancel all tasks and wait for them, saying which ones take long."""
-        current = asyncio.current_task()
-        waiting = {task for task in self._tasks if task is not current}
-        for task in waiting:
-            task.cancel()
-        while waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=STUCK_AFTER)
-            for task in waiting:
+        """Cancel all tasks, those too that they start meanwhile, and wait for them, saying which ones take long."""
+        told = {asyncio.current_task()}
+        while waiting := self._tasks - {asyncio.current_task()}:
+            for task in waiting - told:
+                task.cancel()
+            told |= waiting
+            _, late = await asyncio.wait(waiting, timeout=STUCK_AFTER)
+            for task in late:
                 _log.warning("task %s does not end", task.get_name())
 
     def _done(self, task: asyncio.Task[Any]) -> None:

@@ -67,8 +67,6 @@ class LaneState:
         """The writer found nothing to write, and must be woken."""
         self.control: list[bytes] = []
         """Control frames for the current carrier: pongs, pings, want."""
-        self.poisoned = 0
-        """Number of a batch that was malformed once."""
         self._fruitless = 0
         self._acked_before = 0
         self.round_trip = 0.0
@@ -86,6 +84,8 @@ class LaneState:
         self._kept: deque[bytes] = deque()
         self._replay = 0
         self.received = 0
+        self.poisoned = 0
+        """Number of a batch that was malformed once."""
         self.ack_said = 0
         self._ack_bytes = 0
         self.ack_due: float | None = None

@@ -145,8 +145,7 @@ class Link:
 
     def query(self, message: bytes, on_reply: Callable[[bytes | None], None]) -> None:
         """Ask a raw DNS question. `on_reply` gets None when there is no answer; without a live carrier at once."""
-        watchdog = self._interactive.watchdog
-        if watchdog is None or watchdog.suspect:
+        if not self.alive(Lane.INTERACTIVE):
             on_reply(None)
             return
         self._queries.ask(message, on_reply, self.clock())
@@ -161,6 +160,11 @@ class Link:
     def attached(self) -> bool:
         """Whether the interactive lane has a carrier."""
         return self._interactive.attached is not None
+
+    def alive(self, lane: Lane) -> bool:
+        """Whether the lane has a carrier, and one that is not suspect."""
+        watchdog = self.lanes[lane].watchdog
+        return watchdog is not None and not watchdog.suspect
 
     def heard(self, flow: Flow) -> bool:
         """Whether the peer has acknowledged everything that was said on this flow."""
@@ -455,6 +459,8 @@ class Link:
 
     def _restart(self) -> None:
         """The other end forgot us: numbers start again, opened flows are lost, unanswered ones ask again."""
+        if self.attached:
+            self.detached_at = self.clock()
         for state in self.lanes:
             state.detach()
             state.restart()

@@ -12,7 +12,7 @@ ROOM = 1 << 20
 
 
 class MemoryStream:
-    """One end; made by `memory_streams`. `cut` breaks both ends, `silence` lets nothing through any more."""
+    """One end; made by `memory_streams`. `cut` breaks both ends; while it is held, nothing arrives here."""
 
     def __init__(self) -> None:
         self._peer: MemoryStream = self
@@ -20,13 +20,13 @@ class MemoryStream:
         self._size = 0
         self._changed = asyncio.Condition()
         self._broken = False
-        self._silent = False
+        self._held = False
         self._closed = False
 
     async def read(self) -> bytes | None:
         """The next message; None at the end."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._broken or self._closed or self._messages)
+            await self._changed.wait_for(lambda: self._broken or self._closed or (self._messages and not self._held))
             if self._closed or not self._messages:
                 raise StreamError("the stream broke")
             message = self._messages[0]
@@ -43,8 +43,7 @@ class MemoryStream:
             await peer._changed.wait_for(lambda: self._broken or self._closed or peer._closed or peer._size < ROOM)
             if self._broken or self._closed or peer._closed:
                 raise StreamError("the stream broke")
-            if not self._silent:
-                peer._messages.append(message)
+            peer._messages.append(message)
             peer._size += len(message)
             peer._changed.notify_all()
 
@@ -53,8 +52,7 @@ class MemoryStream:
         if self._closed:
             return
         self._closed = True
-        if not self._silent:
-            self._peer._messages.append(None)
+        self._peer._messages.append(None)
         await self._notify()
 
     async def cut(self) -> None:
@@ -62,9 +60,10 @@ class MemoryStream:
         self._broken = self._peer._broken = True
         await self._notify()
 
-    def silence(self) -> None:
-        """From now on nothing arrives on either end, and nobody is told."""
-        self._silent = self._peer._silent = True
+    async def hold(self, held: bool = True) -> None:
+        """Whether what was sent to this end waits from now on; nothing is lost."""
+        self._held = held
+        await self._notify()
 
     async def _notify(self) -> None:
         for end in (self, self._peer):

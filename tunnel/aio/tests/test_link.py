@@ -329,6 +329,60 @@ async def test_a_detached_link_lingers_and_then_ends() -> None:
     await rig.tasks.stop()
 
 
+async def test_a_carrier_that_is_heard_again_is_used_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnel.mux.link.SUSPECT_AFTER", 0.3)
+    monkeypatch.setattr("tunnel.mux.link.CLIENT_IDLE", 0.5)
+    monkeypatch.setattr(link_client, "BACKOFF_MOST", 0.1)
+    monkeypatch.setattr(link_client, "TIDY_INTERVAL", 0.05)
+    rig = MemoryRig(linger=0.2)
+    client = rig.client()
+    await asyncio.wait_for(client.connected(), 5)
+    mine = Recorder()
+    mine.endpoint = client.link.open(FlowKind.STREAM, b"", mine)
+    await until(lambda: mine.opened)
+    ((_, theirs),) = rig.listener.flows.values()
+    rig.refuse = OSError("no new carrier")
+    stream, generation = rig.streams[Lane.INTERACTIVE], client.link.lanes[Lane.INTERACTIVE].attached
+    for size in (1, 2):
+        await stream.hold()
+        await until(lambda: client.state is LinkState.RECONNECTING)
+        theirs.write(b"x")
+        await asyncio.sleep(0.5)  # longer than it would linger without a carrier
+        await stream.hold(False)
+        await until(lambda: client.state is LinkState.CONNECTED)
+        await until(lambda size=size: len(mine.received) == size)
+    assert client.link.lanes[Lane.INTERACTIVE].attached == generation
+    assert mine.closed == theirs.closed == []
+    rig.refuse = None
+    await rig.tasks.stop()
+
+
+async def test_a_client_cancelled_twice_or_while_it_dials_leaves_nothing_behind() -> None:
+    rig = MemoryRig()
+    client = rig.client()
+    await asyncio.wait_for(client.connected(), 5)
+    await rig.streams[Lane.INTERACTIVE].hold()  # nobody hears the server end the carrier
+    rig.run.cancel()
+    await until(lambda: rig.links.links("session") == [])
+    rig.run.cancel()
+    await asyncio.wait({rig.run}, timeout=5)
+    assert not {task for task in asyncio.all_tasks() if task.get_name().startswith("link.")}
+
+    near, far = memory_streams()
+
+    async def dial(lane: Lane) -> ByteStream:
+        return near
+
+    client = LinkClient(dial=dial, session="session", acceptor=Listener(), name="memory")
+    run = rig.tasks.spawn(client.run(), name="client")
+    assert await far.read() is not None
+    run.cancel()
+    await asyncio.wait({run}, timeout=5)
+    assert not {task for task in asyncio.all_tasks() if task.get_name().startswith("link.")}
+    assert await asyncio.wait_for(far.read(), 5) is None
+    await rig.tasks.stop()
+
+
 async def test_a_client_that_ends_leaves_nothing_behind() -> None:
     rig = MemoryRig()
     client = rig.client()

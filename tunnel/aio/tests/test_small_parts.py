@@ -39,6 +39,25 @@ async def test_tasks_are_named_logged_when_they_fail_and_stopped(caplog: pytest.
     assert len(tasks) == 0
 
 
+async def test_what_tasks_start_while_they_are_stopped_is_stopped_too() -> None:
+    tasks = Tasks("owner")
+    started = asyncio.Event()
+    late: list[asyncio.Task[bool]] = []
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            late.append(tasks.spawn(asyncio.Event().wait(), name="late"))
+
+    tasks.spawn(wait(), name="wait")
+    await started.wait()
+    await tasks.stop()
+    assert late[0].cancelled()
+    assert len(tasks) == 0
+
+
 async def test_a_task_may_stop_its_owner() -> None:
     tasks = Tasks("owner")
 

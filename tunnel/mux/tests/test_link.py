@@ -384,6 +384,25 @@ def test_a_link_that_ended_begins_another_one() -> None:
     assert other.acceptor.bodies == [b"again"]
 
 
+def test_a_batch_malformed_once_is_forgotten_with_the_link() -> None:
+    client = Link(
+        role=Role.CLIENT,
+        session="session",
+        instance=b"c" * 16,
+        acceptor=Listener(),
+        shell=Shell(),
+        clock=lambda: 0.0,
+        budget=Budget(),
+    )
+    for instance in (b"d" * 16, b"e" * 16):
+        client.attach(handshake.parse(make("session").answer(handshake.parse(client.hello(Lane.INTERACTIVE)))))
+        with pytest.raises(RemoteProtocolError):
+            client.receive(Lane.INTERACTIVE, frames.message(1, (), (b"nonsense",)))
+        assert client.ended is None
+        client.renew(instance)
+        assert client.detached_at is not None
+
+
 def test_go_away_and_a_second_hello() -> None:
     rig = Rig()
     with pytest.raises(PeerLeft, match="bye") as left:
