@@ -38,5 +38,4 @@ class LinkTimer:
     def _fire(self) -> None:
         self._handle = None
         self._link.on_timeout()
-        if self._handle is None:
-            self.rearm()
+        self.rearm()  # also when on_timeout armed something: other deadlines may come before it

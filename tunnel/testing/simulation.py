@@ -220,8 +220,7 @@ class Shell:
     def _fire(self, serial: int) -> None:
         if serial == self._timer:
             self.link.on_timeout()
-            if serial == self._timer:
-                self.rearm()
+            self.rearm()
 
     def _pump(self, lane: Lane) -> None:
         held = self.pipes.get(lane)

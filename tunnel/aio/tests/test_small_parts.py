@@ -12,9 +12,11 @@ import sys
 import pytest
 
 from tunnel.aio.backoff import Backoff
+from tunnel.aio.link_timer import LinkTimer
 from tunnel.aio.logging import Context, RateLimited
 from tunnel.aio.signals import stop_on_signals
 from tunnel.aio.tasks import Tasks
+from tunnel.mux.link import Link
 
 
 async def test_tasks_are_named_logged_when_they_fail_and_stopped(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,3 +129,30 @@ def test_the_exit_status_tells_the_signal_and_a_second_one_forces(manner: str) -
             assert process.stdout.readline() == "stuck\n"
             process.send_signal(signal.SIGINT)
         assert process.wait(10) == -signal.SIGINT
+
+
+async def test_a_links_timer_asks_for_the_next_deadline_also_when_the_last_one_armed_it() -> None:
+    loop = asyncio.get_running_loop()
+    fired = asyncio.Event()
+
+    class Armed(Link):
+        """Arms something late when it is called, although something else is due soon."""
+
+        calls = 0
+
+        def __init__(self) -> None:
+            pass
+
+        def on_timeout(self) -> None:
+            self.calls += 1
+            timer.arm(loop.time() + 1000)
+            if self.calls == 2:
+                fired.set()
+
+        def next_timeout(self) -> float:
+            return loop.time() + (1000 if self.calls == 2 else 0.01)
+
+    timer = LinkTimer(Armed(), loop)
+    timer.rearm()
+    await asyncio.wait_for(fired.wait(), 5)
+    timer.stop()
