@@ -73,7 +73,7 @@ class LinkServer:
         entry = self._entries[link]
         carrier = entry.replace(hello.lane, hello.generation, stream)
         if hello.lane is Lane.INTERACTIVE:
-            self._attached(link, True)
+            self._attached(entry, True)
         try:
             await stream.write(answer)
             await carrier.run()
@@ -116,9 +116,10 @@ class LinkServer:
         self._entries[entry.link] = entry
         return entry.link
 
-    def _attached(self, link: Link, attached: bool) -> None:
-        if self.on_attached is not None:
-            self.on_attached(link.session, link, attached)
+    def _attached(self, entry: _Entry, attached: bool) -> None:
+        if self.on_attached is not None and (attached or entry.attached):
+            self.on_attached(entry.session, entry.link, attached)
+        entry.attached = attached
 
     def _carrier_ended(self, entry: _Entry, carrier: Carrier) -> None:
         link = entry.link
@@ -128,7 +129,7 @@ class LinkServer:
             self._end(link, link.ended, None, "")
         elif detached and carrier.lane is Lane.INTERACTIVE:
             entry.expire_after(min(link.limits.linger_seconds, link.peer_limits.linger_seconds))
-            self._attached(link, False)
+            self._attached(entry, False)
             for excess in self._registry.excess():
                 self._end(excess, Broken.LINK_LOST, None, "")
 
@@ -138,11 +139,9 @@ class LinkServer:
         entry = self._entries.pop(link, None)
         if entry is None:
             return
-        attached = link.attached
         link.end(broken)
         entry.close(code, text)
-        if attached:
-            self._attached(link, False)
+        self._attached(entry, False)
 
 
 class _Entry:
@@ -151,6 +150,8 @@ class _Entry:
     def __init__(self, server: LinkServer, session: str) -> None:
         loop = asyncio.get_running_loop()
         self.session = session
+        self.attached = False
+        """What `on_attached` was told last."""
         self._server = server
         self._loop = loop
         self._faults = RateLimited(_log, loop.time)

@@ -448,6 +448,23 @@ async def test_garbage_in_place_of_a_hello() -> None:
     await rig.tasks.stop()
 
 
+async def test_a_link_that_ends_for_a_breach_is_reported_as_detached() -> None:
+    rig = MemoryRig()
+    attached: list[bool] = []
+    rig.links.on_attached = lambda session, link, now: attached.append(now)
+    near, far = memory_streams()
+    serve = rig.tasks.spawn(rig.links.serve(far, "session"), name="breach")
+    hello = handshake.Hello(1, 1, "test", "session", b"c" * 16, b"", Lane.INTERACTIVE, 1, 0, handshake.Limits())
+    await near.write(hello.encode())
+    await near.read()
+    assert attached == [True]
+    await near.write(frames.message(1, (), (frames.frame(frames.Type.DATA, 1001, 0, b"never opened"),)))
+    await near.close()
+    await asyncio.wait_for(serve, 5)
+    assert attached == [True, False]
+    assert rig.links.links("session") == []
+
+
 async def test_a_server_that_breaks_the_protocol_gets_a_new_link() -> None:
     hellos: list[handshake.Hello] = []
     tasks = Tasks("rig")
