@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from tunnel import pieces
 from tunnel.endpoint import Broken, Endpoint, EndpointHandler
 
 
@@ -16,7 +17,7 @@ class _Half(EndpointHandler):
 
     def __init__(self, splice: Splice) -> None:
         self._splice = splice
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: pieces.Pieces = deque()
         self._eof = False
         self.source: Endpoint | None = None
         self.sink: Endpoint | None = None
@@ -25,11 +26,11 @@ class _Half(EndpointHandler):
     def on_data(self, data: memoryview) -> None:
         source, sink = self.source, self.sink
         if source is None or sink is None or self._waiting:
-            self._waiting.append(data)
+            pieces.push(self._waiting, data)
             return
         taken = sink.send(data)
         if taken < len(data):
-            self._waiting.append(data[taken:])
+            pieces.push(self._waiting, data[taken:])
         if taken:
             source.consumed(taken)
 
@@ -50,19 +51,24 @@ class _Half(EndpointHandler):
         source, sink = self.source, self.sink
         if source is None or sink is None:
             return
-        sent = 0
-        while self._waiting:
-            data = self._waiting[0]
+        waiting, sent = self._waiting, 0
+        while waiting:
+            data = pieces.first(waiting)
             taken = sink.send(data)
             sent += taken
             if taken < len(data):
-                self._waiting[0] = data[taken:]
+                waiting[0] = data[taken:]
                 break
-            self._waiting.popleft()
+            waiting.popleft()
         if sent:
             source.consumed(sent)
-        if self._eof and not self._waiting:
+        if self._eof and not waiting:
             sink.send_eof()
+
+    def forget(self) -> None:
+        """The end: hold nothing, as splice, halves and endpoints hold one another."""
+        self._waiting = deque()
+        self.source = self.sink = self.other = None
 
 
 class Splice:
@@ -112,5 +118,8 @@ class Splice:
 
     def _finish(self, broken: Broken | None) -> None:
         self._ended = True
-        if self._on_end is not None:
-            self._on_end(broken)
+        self._left.forget()
+        self._right.forget()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(broken)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from tunnel import pieces
 from tunnel.endpoint import Broken, EndpointHandler, Refusal
 from tunnel.mux import frames, window
 from tunnel.mux.frames import Buffer, Type
@@ -142,7 +143,7 @@ class Flow:
         self.body: bytes = b""
         self.say = Say.NOTHING
         self.outcome: tuple[int, str] = (0, "")
-        self._queue: deque[memoryview] | deque[tuple[float, Buffer]] | None = None
+        self._queue: pieces.Pieces | deque[tuple[float, Buffer]] | None = None
         self._queued = 0
         self._offset = 0
         self._limit = window.INITIAL
@@ -198,9 +199,8 @@ class Flow:
             data, size = data[:room], room
         queue = self._queue
         if queue is None:
-            self._queue = deque((data,))
-        else:
-            queue.append(data)  # type: ignore[arg-type]  # a stream's queue holds views only
+            queue = self._queue = deque()
+        pieces.push(queue, data)  # type: ignore[arg-type]  # a stream's queue holds pieces
         self._queued += size
         budget.buffered += size
         self._offset += size
@@ -419,18 +419,19 @@ class Flow:
         """Append one data frame of at most `allowance` bytes, and eof behind the last byte; return the length."""
         size, room = 0, min(allowance - frames.HEADER_SIZE, self._queued)
         if room > 0:
-            queue: deque[memoryview] = self._queue  # type: ignore[assignment]  # a stream's queue holds views only
+            queue: pieces.Pieces = self._queue  # type: ignore[assignment]  # a stream's queue holds pieces
             parts.append(frames.header(Type.DATA, room, self.id))
             size = frames.HEADER_SIZE + room
             self._queue_size(self._queued - room)
             while room:
-                head = queue[0]
+                head = pieces.first(queue)
                 length = len(head)
                 if length > room:
                     parts.append(head[:room])
                     queue[0] = head[room:]
                     break
-                parts.append(queue.popleft())
+                parts.append(head)
+                queue.popleft()
                 room -= length
         if self.eof_wanted and not self._queued and not self.eof_sent:
             self.eof_sent = True

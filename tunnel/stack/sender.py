@@ -1,6 +1,7 @@
 """The sending half of a TCP connection: what waits, what is in flight, what the peer's window allows.
 
-Payload is never copied: a record holds slices of what the owner handed to `send`, and goes to the device as an iovec.
+Payload is not copied, but for small pieces: a record holds slices of what the owner handed to `send`, and goes to the
+device as an iovec.
 Sequence numbers are absolute. There is no congestion control, because there is no network: the peer is the kernel
 of this machine, and its window is the only bound. After a loss nothing new is sent until all is repaired (NewReno's
 recovery, RFC 6582, without its window arithmetic), which is what a kernel short of memory needs.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from tunnel import pieces
 from tunnel.stack.window import Allowance
 
 _MAX_PIECES = 64
@@ -58,7 +60,7 @@ class Sender:
     def __init__(self, start: int, allowance: Allowance, max_segment: int) -> None:
         """`start`: sequence number of the first byte. `max_segment`: payload bytes in one packet."""
         self._allowance = allowance
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: pieces.Pieces = deque()
         self.waiting_bytes = 0
         self.flight: deque[Record] = deque()
         self.unacknowledged = start
@@ -89,7 +91,7 @@ class Sender:
             data = data[:room]
             size = room
         if size:
-            self._waiting.append(data)
+            pieces.push(self._waiting, data)
             self.waiting_bytes += size
         return size
 
@@ -123,9 +125,10 @@ class Sender:
         waiting = self._waiting
         buffers: list[memoryview] = []
         while size:
-            head = waiting[0]
+            head = pieces.first(waiting)
             if len(head) <= size:
-                buffers.append(waiting.popleft())
+                buffers.append(head)
+                waiting.popleft()
                 size -= len(head)
             else:
                 buffers.append(head[:size])

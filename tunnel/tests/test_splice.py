@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import weakref
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +89,25 @@ def test_the_end_comes_when_both_sides_closed_in_order() -> None:
     assert ends == []
     splice.right.on_closed(None)
     assert (ends, left.was_reset, right.was_reset) == ([None], False, False)
+
+
+@pytest.mark.parametrize("broken", [None, Broken.RESET])
+def test_after_the_end_it_holds_nothing(broken: Broken | None) -> None:
+    splice, left, right, _ = joined(room=0)
+    ends = [weakref.ref(left), weakref.ref(right)]
+    waiting = bytes(5000)
+    before = sys.getrefcount(waiting)
+    splice.left.on_data(memoryview(waiting))
+    assert sys.getrefcount(waiting) > before
+    gc.disable()  # what goes must not need a collection
+    try:
+        splice.left.on_closed(broken)
+        splice.right.on_closed(broken)
+        del left, right
+        assert sys.getrefcount(waiting) == before
+        assert [end() for end in ends] == [None, None]
+    finally:
+        gc.enable()
 
 
 @given(chunks=st.lists(st.binary(min_size=1, max_size=20)), rooms=st.lists(st.integers(0, 30)))
