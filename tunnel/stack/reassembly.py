@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 
 
 class Reassembly:
-    """Pieces behind a gap, bounded in number; the receive window bounds their bytes. Positions are absolute."""
+    """Pieces behind a gap, none overlapping, bounded in number; the receive window bounds their bytes. Positions are
+    absolute."""
 
     __slots__ = ("_limit", "_pieces")
 
@@ -18,14 +19,25 @@ class Reassembly:
         return len(self._pieces)
 
     def add(self, begin: int, data: memoryview) -> bool:
-        """Keep a piece; False when it adds nothing or there are too many."""
-        if len(self._pieces) >= self._limit:
-            return False
+        """Keep what a piece adds to the others; False when it adds nothing or there are too many."""
+        pieces = self._pieces
         end = begin + len(data)
-        if any(first <= begin and end <= last for first, last, _ in self._pieces):
+        if any(first <= begin and end <= last for first, last, _ in pieces):
             return False
-        # The id of the order is (begin, end): equal pairs never meet, so memoryviews are never compared.
-        insort(self._pieces, (begin, end, data))
+        at = bisect_left(pieces, begin, key=lambda piece: piece[0])
+        stop = at
+        while stop < len(pieces) and pieces[stop][1] <= end:
+            stop += 1  # wholly within the new one, which takes its place
+        if len(pieces) - (stop - at) >= self._limit:
+            return False
+        start = max(begin, pieces[at - 1][1]) if at else begin
+        end = min(end, pieces[stop][0]) if stop < len(pieces) else end
+        if start >= end:
+            return False
+        data = data[start - begin : end - begin]
+        if len(data) * 4 < memoryview(data.obj).nbytes:
+            data = memoryview(bytes(data))  # on its own, not to keep a packet alive that is much larger
+        pieces[at:stop] = [(start, end, data)]
         return True
 
     def take(self, position: int) -> memoryview | None:
