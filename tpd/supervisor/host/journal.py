@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +29,57 @@ class Journal:
         """Begin a new journal. Raises FileExistsError when there is one: it must be undone first."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, _NEW | os.O_EXCL, 0o600)
         self.entries: list[Entry] = []
-        self._write({"kind": "begin", "boot": boot_id()})
-        _sync_folder(path.parent)
+        """What is not undone yet, oldest first."""
+        self._header: Entry = {"kind": "begin", "boot": boot_id()}
+        try:
+            self._write(self._header)
+            sync_folder(path.parent)
+        except OSError:
+            self.finish()
+            raise
 
     def record(self, kind: str, **values: object) -> None:
-        """Remember a change that is about to be made. When this returns it is on the disk."""
+        """Remember a change that is about to be made. When this returns it is on the disk.
+
+        Of several edits of one original the newest two are kept: the file holds what one of them wrote. Raises OSError;
+        the change must not be made then.
+        """
         entry: Entry = {"kind": kind, **values}
-        if entry in self.entries and kind != "file":
+        if kind == "file":
+            alike = [one for one in self.entries if one["kind"] == "file" and one["original"] == entry["original"]]
+            if len(alike) > 1:
+                self._rewrite([*(one for one in self.entries if one not in alike[:-1]), entry])
+                return
+        elif entry in self.entries:
             return
         self._write(entry)
         self.entries.append(entry)
 
-    def _write(self, entry: Mapping[str, object]) -> None:
-        data = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        os.write(self._file, data)
-        os.fsync(self._file)
+    def _write(self, entry: Entry) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            write_all(self._file, _line(entry))
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, size)  # half a record would swallow the next one
+            raise
+
+    def _rewrite(self, entries: list[Entry]) -> None:
+        aside = self.path.with_suffix(".new")
+        fd = os.open(aside, _NEW | os.O_TRUNC, 0o600)
+        try:
+            write_all(fd, b"".join(_line(entry) for entry in (self._header, *entries)))
+            os.fsync(fd)
+            os.rename(aside, self.path)
+        except OSError:
+            os.close(fd)
+            aside.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self.entries = fd, entries
+        sync_folder(self.path.parent)
 
     def finish(self) -> None:
         """Everything is undone."""
@@ -57,6 +91,20 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything: on a disk that is filling up, one call may write a part. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def read(path: Path) -> tuple[str, list[Entry]]:
@@ -82,13 +130,20 @@ def left_behind(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob("*.jsonl"))
 
 
+def slots(folder: Path) -> set[int]:
+    """Numbers of the connections that have a journal: what they changed is not undone."""
+    return {int(path.stem[2:]) for path in left_behind(folder) if path.stem[:2] == "tp" and path.stem[2:].isdecimal()}
+
+
 def remove(path: Path) -> None:
     """Forget a journal for good, on the disk too; what it lists has been undone."""
+    path.with_suffix(".new").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put what was made, renamed or removed there on the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

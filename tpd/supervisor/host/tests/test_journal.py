@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,54 @@ def test_finished_means_gone(tmp_path: Path) -> None:
     record.finish()
     assert list(journal.left_behind(tmp_path)) == []
     assert list(journal.left_behind(tmp_path / "nowhere")) == []
+
+
+def edit(record: Journal, ours: str, original: str) -> None:
+    record.record(
+        "file", path="/etc/resolv.conf", ours=ours, original={"type": "file", "text": original}, nameserver=""
+    )
+
+
+def test_edits_of_one_original_do_not_pile_up(tmp_path: Path) -> None:
+    path = tmp_path / "tp0.jsonl"
+    record = Journal(path)
+    record.record("device", device="tp0")
+    edit(record, "first", "other")
+    for number in range(20):
+        edit(record, f"ours {number}", "theirs")
+    record.record("table", table=7000)
+    _, entries = journal.read(path)
+    assert entries == record.entries
+    assert [entry.get("ours", entry["kind"]) for entry in entries] == ["device", "first", "ours 18", "ours 19", "table"]
+    assert [one.name for one in tmp_path.iterdir()] == ["tp0.jsonl"]
+    record.close()
+
+
+def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Journal(tmp_path / "tp0.jsonl")
+    record.record("device", device="tp0")
+    write, room = os.write, [10, 0]
+
+    def filling(fd: int, data: bytes) -> int:
+        if not (count := room.pop(0)):
+            raise OSError(28, "No space left on device")
+        return write(fd, data[:count])
+
+    monkeypatch.setattr(os, "write", filling)
+    with pytest.raises(OSError, match="No space"):
+        record.record("table", table=7000)
+    room[:] = [5, 1000]  # there is room again, and one call writes a part
+    record.record("table", table=7001)
+    monkeypatch.undo()
+    assert journal.read(record.path)[1] == [{"kind": "device", "device": "tp0"}, {"kind": "table", "table": 7001}]
+    record.close()
+
+
+def test_no_journal_of_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        Journal(tmp_path / "tp0.jsonl")
+    assert list(tmp_path.iterdir()) == []
