@@ -62,7 +62,7 @@ class MemoryHost:
     async def upstreams(self) -> Upstreams:
         return self.own_upstreams
 
-    def changed(self) -> bool:
+    async def tend(self) -> bool:
         news, self.news = self.news, False
         return news
 

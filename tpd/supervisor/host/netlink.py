@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Netlink:
             network = _destination(route)
             if network.prefixlen and route.get("oif") in foreign and not network.is_link_local:
                 routed.append(network)
-        for rule in await self._rules():
+        for rule in await self.rules():
             tables.add(rule.table)
         return Facts(
             connected=tuple(dict.fromkeys(connected)),
@@ -74,7 +74,8 @@ class Netlink:
             ipv6=_ipv6_enabled(),
         )
 
-    async def _rules(self) -> list[Rule]:
+    async def rules(self) -> list[Rule]:
+        """Everybody's, both families."""
         found = []
         for version, family in _FAMILIES.items():
             async for rule in await self._api.rule("dump", family=family):
@@ -210,9 +211,16 @@ class Netlink:
 
 @asynccontextmanager
 async def netlink() -> AsyncIterator[Netlink]:
-    """A netlink socket for one piece of work."""
-    async with AsyncIPRoute() as api:
-        yield Netlink(api)
+    """A netlink socket for one piece of work. Raises HostError, also for what the kernel refuses to tell."""
+    async with AsyncExitStack() as stack:
+        try:
+            api = await stack.enter_async_context(AsyncIPRoute())
+        except OSError as error:
+            raise HostError(f"cannot ask the kernel about the network: {error.strerror}") from error
+        try:
+            yield Netlink(api)
+        except NetlinkError as error:
+            raise HostError(f"the kernel does not say what the network looks like ({error.args[-1]})") from error
 
 
 def _is_ours(name: str) -> bool:

@@ -93,7 +93,7 @@ def _source(slot: Slot, network: Network) -> str:
 
 def diff(current: Iterable[Route], wanted: Iterable[Route]) -> tuple[list[Route], list[Route]]:
     """(to add, to remove), each in a safe order: throws are added before and removed after subnets."""
-    have, want = list(current), list(wanted)
+    have, want = dict.fromkeys(current), dict.fromkeys(wanted)
     add = sorted((r for r in want if r not in have), key=lambda r: bool(r.device))
     remove = sorted((r for r in have if r not in want), key=lambda r: not r.device)
     return add, remove

@@ -146,7 +146,7 @@ class Host(Protocol):
     """
 
     async def restore(self) -> list[str]:
-        """Undo what an earlier tpd left behind; one text per connection undone. Call it before anything else."""
+        """Undo what an earlier tpd left behind; one text per connection. Call it before anything else."""
         ...
 
     async def open(self, owner: str, uid: int) -> Device:
@@ -167,13 +167,20 @@ class Host(Protocol):
         ...
 
     async def close(self, slot: Slot) -> None:
-        """Undo everything of this slot, newest first. Harmless when repeated."""
+        """Undo everything of this slot, newest first. Harmless when repeated.
+
+        Raises HostError when something could not be undone: all else is, and that is tried again at each `tend` and
+        at the next start. The slot is not given to another connection before it is done.
+        """
         ...
 
     async def upstreams(self) -> Upstreams:
         """The laptop's own resolvers now, seen past our own changes."""
         ...
 
-    def changed(self) -> bool:
-        """Whether somebody changed the resolver's files since the last call: wishes should then be applied anew."""
+    async def tend(self) -> bool:
+        """To be called every few seconds: put back what others removed of ours, try again what could not be undone.
+
+        Whether wishes should be applied anew: somebody changed the resolver's files, or the last attempt failed.
+        """
         ...

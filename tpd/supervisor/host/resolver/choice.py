@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Container
 from dataclasses import dataclass
 
 from tpd.supervisor.host.resolver import conf
-from tpd.supervisor.host.types import Upstreams
+from tpd.supervisor.host.types import Address, Upstreams
 
 STUBS = frozenset(ipaddress.ip_address(text) for text in ("127.0.0.53", "127.0.0.54"))
 """Where systemd-resolved listens (systemd-resolved.service(8))."""
@@ -60,14 +61,23 @@ def choose(probe: Probe) -> Adapter:
     return Adapter.NONE
 
 
-def upstreams(probe: Probe) -> Upstreams:
+def upstreams(probe: Probe, ours: Container[Address] = (), searched: Container[str] = ()) -> Upstreams:
     """The laptop's own resolvers: behind systemd-resolved's stub when it is in use, else those of resolv.conf.
 
-    With none at all, the C library asks the local machine (resolv.conf(5)).
+    `ours` and `searched` are our own servers and search domains: systemd-resolved lists them among everybody's. With
+    none at all, the C library asks the local machine (resolv.conf(5)).
     """
-    found = conf.parse(probe.resolv_conf or "")
+    found = _parse(probe.resolv_conf or "", ours, searched)
     if found.nameservers and all(server in STUBS for server in found.nameservers) and probe.uplink_conf is not None:
-        behind = conf.parse(probe.uplink_conf)
+        behind = _parse(probe.uplink_conf, ours, searched)
         search = found.search if found.search not in ((), (".",)) else behind.search
         return Upstreams(behind.nameservers or found.nameservers, tuple(name for name in search if name))
     return Upstreams(found.nameservers or (ipaddress.ip_address("127.0.0.1"),), found.search)
+
+
+def _parse(text: str, ours: Container[Address], searched: Container[str]) -> conf.ResolvConf:
+    found = conf.parse(text)
+    return conf.ResolvConf(
+        tuple(address for address in found.nameservers if address not in ours),
+        tuple(name for name in found.search if name not in searched),
+    )

@@ -78,14 +78,6 @@ def rebase(current: str, ours: str, original: str, nameserver: str) -> str:
     return "".join(kept)
 
 
-def undo(current: str, ours: str, original: str, nameserver: str) -> str | None:
-    """What the file must hold to be rid of our edit, or None when it must not be touched."""
-    if current == original:
-        return None
-    text = rebase(current, ours, original, nameserver)
-    return None if text == current else text
-
-
 def _words(line: str) -> list[str]:
     stripped = line.strip()
     if stripped[:1] in ("#", ";"):

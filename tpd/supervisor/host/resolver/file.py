@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tpd.supervisor.host.journal import Entry, Journal
+from tpd.supervisor.host.journal import Entry, Journal, sync_folder, write_all
 from tpd.supervisor.host.resolver import conf
 from tpd.supervisor.host.types import HostError, Slot
 
 _NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS)
 """A bind mount (containers, network namespaces) cannot be renamed over; the file behind it can still be written."""
+
+
+_ATTEMPTS = 5
+"""At writing a file that others write at the same time."""
+
+
+class Overtaken(OSError):
+    """Somebody else wrote the file after it was read; what would be written is out of date."""
 
 
 class ResolvConfFile:
@@ -21,52 +30,62 @@ class ResolvConfFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.holder: Slot | None = None
+        self._written = ""
 
-    async def apply(
-        self, slot: Slot, ifindex: int, search: tuple[str, ...], domains: tuple[str, ...], journal: Journal
-    ) -> None:
-        """Make our resolver the only one. Raises HostError when another connection has it or writing fails."""
+    async def apply(self, slot: Slot, search: tuple[str, ...], journal: Journal, edits: Sequence[Entry]) -> None:
+        """Make our resolver the only one. `edits`: entries of all edits that are not undone yet, oldest first.
+
+        Raises HostError when another connection has it or writing fails.
+        """
         if self.holder is not None and self.holder != slot:
             raise HostError(
                 "this laptop's resolv.conf can serve only one connection, and another has it; run: tpctl quit"
             )
-        last = next((entry for entry in reversed(journal.entries) if entry["kind"] == "file"), None)
-        current = snapshot(self._path)
-        if last is not None and current["type"] == "file" and current["text"] == last["ours"]:
-            original: Entry = last["original"]
-        else:
-            original = current
-        before = original["text"] if original["type"] != "absent" else ""
-        ours = conf.edit(before, slot.dns_address, search)
         self.holder = slot
+        try:
+            _again_when_overtaken(lambda: self._edit(slot, search, journal, edits))
+        except OSError as error:
+            raise HostError(
+                f"cannot write {self._path}: {error.strerror or error}; make it writable or use systemd-resolved"
+            ) from error
+
+    def _edit(self, slot: Slot, search: tuple[str, ...], journal: Journal, edits: Sequence[Entry]) -> None:
+        current = snapshot(self._path)
+        original = without_us(self._path, current, edits)
+        ours = conf.edit(original["text"], slot.dns_address, search)
+        self._written = ours
         if current["type"] == "file" and current["text"] == ours:
             return
         journal.record("file", path=str(self._path), ours=ours, original=original, nameserver=str(slot.dns_address))
-        mode = original.get("mode", 0o644)
-        try:
-            put(self._path, ours, mode=mode, owner=(original.get("uid", 0), original.get("gid", 0)))
-        except OSError as error:
-            raise HostError(
-                f"cannot write {self._path}: {error.strerror}; make it writable or use systemd-resolved"
-            ) from error
+        mode, owner = original.get("mode", 0o644), (original.get("uid", 0), original.get("gid", 0))
+        put(self._path, ours, mode=mode, owner=owner, expected=current)
 
-    async def withdraw(self, slot: Slot, ifindex: int, journal: Journal) -> None:
-        for entry in reversed(journal.entries):
-            if entry["kind"] == "file":
-                undo(entry)
-        if self.holder == slot:
-            self.holder = None
+    def gone(self, current: Entry) -> bool:
+        """Whether a connection has the file and it holds something else than we wrote."""
+        return self.holder is not None and (current["type"] != "file" or current["text"] != self._written)
 
-    def original(self, entries: list[Entry]) -> str | None:
-        """The text that our edit replaced, when the file still holds our edit."""
-        last = next((entry for entry in reversed(entries) if entry["kind"] == "file"), None)
-        if last is None:
-            return None
-        current = snapshot(self._path)
-        if current["type"] != "file" or current["text"] != last["ours"]:
-            return None
-        text: str = last["original"].get("text", "")
-        return text
+
+def without_us(path: Path, current: Entry, edits: Sequence[Entry]) -> Entry:
+    """The file as it would be without our edits: what comes back in the end if nobody writes it."""
+    if current["type"] != "file":
+        return current
+    for entry in reversed(edits):
+        if entry["ours"] == current["text"]:
+            return _now(path, entry["original"])
+    for entry in reversed(edits):
+        original = _now(path, entry["original"])
+        text = conf.rebase(current["text"], entry["ours"], original["text"], entry["nameserver"])
+        if text != current["text"]:
+            return original if text == original["text"] else current | {"text": text}
+    return current
+
+
+def _now(path: Path, original: Entry) -> Entry:
+    """An original that is a link says what its target says now: others go on writing that."""
+    if original["type"] == "link":
+        with contextlib.suppress(OSError):
+            return original | {"text": _read(path.parent / original["target"])}
+    return original
 
 
 def snapshot(path: Path) -> Entry:
@@ -94,60 +113,96 @@ def _read(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
-def put(path: Path, text: str, *, mode: int, owner: tuple[int, int]) -> None:
-    """Replace the file in one step where the file system allows it, else write it in place. Raises OSError."""
+def put(path: Path, text: str, *, mode: int, owner: tuple[int, int], expected: Entry) -> None:
+    """Replace the file in one step where the file system allows it, else write it in place.
+
+    `expected`: what it was when the text was made. Raises Overtaken when it is not that any more, and OSError.
+    """
     data = text.encode("utf-8", "surrogateescape")
     aside = _aside(path)
     try:
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, data)
+            write_all(fd, data)
             os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             os.fsync(fd)
+            _rename(aside, path, expected)
         finally:
             os.close(fd)
-        os.rename(aside, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(aside)
-        if error.errno not in _NO_RENAME:
+        if error.errno not in _NO_RENAME or expected["type"] != "file":
             raise
-        with open(path, "r+b") as file:
-            file.truncate(0)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _put_in_place(path, data, expected)
 
 
-def undo(entry: Entry) -> None:
-    """Bring back the original of a journalled edit, unless somebody else wrote the file since. Repeats harmlessly."""
-    path, original = Path(entry["path"]), entry["original"]
-    with contextlib.suppress(OSError):
-        os.unlink(_aside(path))
+def _rename(aside: Path, path: Path, expected: Entry) -> None:
+    if snapshot(path) != expected:
+        raise Overtaken(f"somebody else is writing {path}")
+    os.rename(aside, path)
+    sync_folder(path.parent)
+
+
+def _put_in_place(path: Path, data: bytes, expected: Entry) -> None:
+    if snapshot(path) != expected:
+        raise Overtaken(f"somebody else is writing {path}")
+    before = expected["text"].encode("utf-8", "surrogateescape")
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            os.ftruncate(fd, 0)
+            write_all(fd, data)
+            os.fsync(fd)
+        except OSError:
+            os.ftruncate(fd, 0)
+            os.lseek(fd, 0, os.SEEK_SET)
+            write_all(fd, before)
+            raise
+    finally:
+        os.close(fd)
+
+
+def undo(edits: Sequence[Entry]) -> None:
+    """Bring back the original of journalled edits of one file (oldest first), unless somebody else wrote it since.
+
+    Repeats harmlessly. Raises OSError when the file cannot be written.
+    """
+    if edits:
+        _again_when_overtaken(lambda: _undo(edits))
+
+
+def _undo(edits: Sequence[Entry]) -> None:
+    path = Path(edits[-1]["path"])
+    aside = _aside(path)
+    aside.unlink(missing_ok=True)
     current = snapshot(path)
-    if current["type"] == "absent":
-        return  # somebody removed what we wrote
-    if current["type"] == "link":
-        return  # ours is never a link: somebody else replaced it, or it is back already
-    text = conf.undo(current["text"], entry["ours"], original["text"], entry["nameserver"])
-    if text is None and not (current["text"] == original["text"] and original["type"] != "file"):
-        return
-    if text is None or text == original["text"]:
-        if original["type"] == "link":
-            aside = _aside(path)
-            os.symlink(original["target"], aside)
-            os.rename(aside, path)
+    if current["type"] != "file":
+        return  # ours is a file: somebody else removed or replaced it, or the original is back already
+    original = without_us(path, current, edits)
+    if original is current:
+        last = edits[-1]["original"]
+        if last["type"] == "file" or last["text"] != current["text"]:
             return
-        if original["type"] == "absent":
-            path.unlink()
-            return
-    put(
-        path,
-        text if text is not None else original["text"],
-        mode=original.get("mode", current["mode"]),
-        owner=(original.get("uid", current["uid"]), original.get("gid", current["gid"])),
-    )
+        original = last  # the same text as the original's, but that was a link
+    if original["type"] == "link":
+        os.symlink(original["target"], aside)
+        _rename(aside, path, current)
+    elif original["type"] == "absent":
+        path.unlink()
+        sync_folder(path.parent)
+    else:
+        put(path, original["text"], mode=original["mode"], owner=(original["uid"], original["gid"]), expected=current)
+
+
+def _again_when_overtaken(work: Callable[[], None]) -> None:
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return work()
+        except Overtaken:
+            continue
+    return work()
 
 
 def _aside(path: Path) -> Path:

@@ -53,11 +53,6 @@ class Resolved:
         journal.record("resolved", device=slot.device, ifindex=ifindex)
         await _make(calls(ifindex, slot, search, domains))
 
-    async def withdraw(self, slot: Slot, ifindex: int, journal: Journal) -> None:
-        for entry in journal.entries:
-            if entry["kind"] == "resolved":
-                await undo(entry)
-
 
 async def undo(entry: Entry) -> None:
     """Forget what was set for the link. A link that is gone took it along."""
