@@ -19,7 +19,7 @@ log = logging.getLogger("tpd.server")
 REQUEST_TIMEOUT = 10.0
 """Seconds for a caller to send its request."""
 WRITE_TIMEOUT = 10.0
-"""Seconds for a caller to read an event."""
+"""Seconds for a caller to read an event, and at the end for it to read what is left."""
 MAX_CALLERS = 64
 """Open connections per user."""
 MAX_READING = 4
@@ -87,13 +87,13 @@ class Server:
         except (control.BadMessage, OSError, TimeoutError) as error:
             log.info("a caller of uid %d: %s", uid, error or type(error).__name__)
         finally:
+            await _close(writer)
             self._tasks.discard(task)
             if uid in self._callers:
                 self._callers[uid] -= 1
                 if not self._callers[uid]:
                     del self._callers[uid]
                     self._reading.pop(uid, None)
-            writer.close()
 
     async def _answer(self, user: users.User, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not users.allowed(user, group=users.group_id(), starter=self._starter):
@@ -133,6 +133,18 @@ async def _send(writer: asyncio.StreamWriter, event: pb.Event) -> None:
     writer.write(control.encode(event))
     async with asyncio.timeout(WRITE_TIMEOUT):
         await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Let the caller read what is on its way, but not for ever: until then it counts, and holds our memory."""
+    writer.close()
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await writer.wait_closed()
+    except OSError:  # TimeoutError is one
+        pass
+    finally:
+        writer.transport.abort()
 
 
 def inherited() -> socket.socket | None:

@@ -15,6 +15,7 @@ import pytest
 from tpd.supervisor import server, users
 from tpd.supervisor.connection import Progress
 from tpd.supervisor.server import Server
+from tpd.supervisor.supervisor import Handler
 from tunnel import control
 from tunnel.proto import daemon_pb2 as pb
 
@@ -29,10 +30,10 @@ async def answer(user: users.User, request: pb.Request, on_progress: Progress) -
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def run(folder: Path, scenario: Callable[[Path], Awaitable[None]], *, starter: int | None = os.getuid()) -> None:
+def run(folder: Path, scenario: Callable[[Path], Awaitable[None]], *, handle: Handler = answer) -> None:
     async def go() -> None:
         path = folder / "tpd.sock"
-        made = Server(path, answer, starter=starter)
+        made = Server(path, handle, starter=os.getuid())
         await made.start()
         try:
             async with asyncio.timeout(10):
@@ -84,12 +85,12 @@ def test_garbage_ends_that_connection_only(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_caller_that_says_nothing_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.1)
-
     async def scenario(path: Path) -> None:
-        reader, writer = await asyncio.open_unix_connection(path)
-        assert await reader.read() == b""
-        writer.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(server, "REQUEST_TIMEOUT", 0.1)
+            reader, writer = await asyncio.open_unix_connection(path)
+            assert await reader.read() == b""
+            writer.close()
         await good(path)
 
     run(tmp_path, scenario)
@@ -97,26 +98,57 @@ def test_a_caller_that_says_nothing_is_dropped(tmp_path: Path, monkeypatch: pyte
 
 def test_half_messages_of_a_user_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_READING", 1)
-    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 0.5)
 
     async def scenario(path: Path) -> None:
-        reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(struct.pack("!I", control.MAX_MESSAGE) + bytes(control.MAX_MESSAGE - 1))
+        half = struct.pack("!I", control.MAX_MESSAGE) + bytes(control.MAX_MESSAGE - 1)
+        _, first = await asyncio.open_unix_connection(path)
+        first.write(half)
+        await first.drain()
+        _, second = await asyncio.open_unix_connection(path)
+        second.write(half)
         with pytest.raises(TimeoutError):  # the rest waits in the kernel, not in tpd
-            await asyncio.wait_for(waiting_behind(path), 0.2)
-        assert await reader.read() == b""
-        writer.close()
+            await asyncio.wait_for(second.drain(), 0.2)
+        first.write_eof()  # in the middle of its message, which ends it
+        await second.drain()
+        for one in (first, second):
+            one.transport.abort()
         await good(path)
 
-    async def waiting_behind(path: Path) -> None:
-        _, writer = await asyncio.open_unix_connection(path)
-        try:
-            writer.write(struct.pack("!I", control.MAX_MESSAGE) + bytes(control.MAX_MESSAGE - 1))
-            await writer.drain()
-        finally:
-            writer.close()
-
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("size", [250_000, 3_000_000], ids=["a little too much for the kernel", "a lot"])
+def test_an_answer_that_is_not_read_counts_until_it_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(server, "MAX_CALLERS", 1)
+    monkeypatch.setattr(server, "WRITE_TIMEOUT", 1.0)
+
+    async def long(user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        text = "" if request.WhichOneof("command") == "status" else "x" * size
+        return pb.Event(get_version=pb.VersionResult(daemon=text))
+
+    async def scenario(path: Path) -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(control.encode(pb.Request(get_version=pb.Version())))
+        await asyncio.sleep(0.1)
+        told = [await other(path)]
+        while told[-1]:
+            await asyncio.sleep(0.1)
+            told.append(await other(path))
+        assert told[0] == "too many commands at once; try again"
+        writer.transport.abort()
+
+    async def other(path: Path) -> str:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(control.encode(pb.Request(status=pb.Status())))
+        event = await control.read(reader, pb.Event)
+        writer.transport.abort()
+        assert event is not None
+        return event.error.text
+
+    run(tmp_path, scenario, handle=long)
 
 
 def test_a_caller_that_leaves_ends_its_work(tmp_path: Path) -> None:
