@@ -20,10 +20,10 @@ def complete(user: User, *words: str) -> list[str]:
 def test_contexts_namespaces_workloads_and_containers(cluster: Cluster, people: UserFactory, demo: str) -> None:
     user = people()
     assert complete(user, "connect", "--context", "") == ["tpctl"]
-    assert complete(user, "connect", "-n", "de") == ["default", demo]  # the cluster is asked, without a daemon
+    assert {"default", demo} <= set(complete(user, "connect", "-n", "de"))  # the cluster is asked, without a daemon
     user.connect("default")
     assert complete(user, "replace", "e") == []
-    assert complete(user, "list", "-n", "de") == ["default", demo]
+    assert {"default", demo} <= set(complete(user, "list", "-n", "de"))
     assert complete(user, "replace", "-n", demo, "e") == ["echo"]
     assert complete(user, "replace", "-n", demo, "echo", "--container", "") == ["echo"]
     user.tpctl("quit")

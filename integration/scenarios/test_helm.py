@@ -27,6 +27,14 @@ def test_uninstalling_gives_back_and_installing_tells_the_reason(
         assert apps.containers("echo") == ["app", "side"]
         assert "no traffic-manager is installed there" in user.refused("helm", "uninstall")
 
+        newcomer = people()
+        newcomer.start_daemon()
+        said = newcomer.refused("connect", "-n", apps.namespace)
+        assert said == "no traffic-manager is installed in this cluster; install it with: tpctl helm install"
+        said = newcomer.refused("connect", "-n", apps.namespace, "--manager-namespace", "default")
+        assert said.endswith("install it there with: tpctl helm install --namespace default")
+        assert newcomer.json("status")["connections"] == []
+
         image = "--set=image.name=localhost:1/nothing"
         said = user.refused("helm", "install", *settings(cluster), image, "--timeout", "8")
         assert re.search(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,8 @@ for target in sys.argv[1:]:
         how = errno.errorcode.get(error.errno) or repr(error).replace(" ", "_")
     print(how, time.monotonic() - begun)
 """
+
+ERROR = "tpctl: error: "
 
 
 class User:
@@ -54,15 +55,16 @@ class User:
         """Run tpctl with `--output json`, which must succeed; the object."""
         return json.loads(self.tpctl(*arguments, "--output", "json", timeout=timeout))
 
-    def refused(self, *arguments: str, timeout: float = 60) -> str:
-        """Run tpctl, which must fail with status 1 and one sentence; the sentence."""
-        done = self.run("tpctl", *arguments, timeout=timeout)
-        assert done.returncode == 1, (
-            f"tpctl {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}"
-        )
-        sentence = _error(done.stderr)
-        assert "Traceback" not in done.stderr + done.stdout
-        return sentence
+    def refused(self, *arguments: str, timeout: float = 60, env: Mapping[str, str] | None = None) -> str:
+        """Run tpctl, which must fail with status 1, nothing on standard output and one error; its sentence."""
+        done = self.run("tpctl", *arguments, timeout=timeout, env=env)
+        said = f"tpctl {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}"
+        assert (done.returncode, done.stdout) == (1, ""), said
+        lines = done.stderr.splitlines()
+        assert all(line.startswith("tpctl: ") for line in lines), said  # progress comes before it
+        errors = [line for line in lines if line.startswith(ERROR)]
+        assert errors == lines[-1:], said
+        return errors[0].removeprefix(ERROR)
 
     def curl(self, url: str, *options: str, timeout: float = 20) -> str:
         """The body of an HTTP answer."""
@@ -86,13 +88,6 @@ class User:
         """What connecting to each HOST:PORT gives: OPENED or the name of the error, and how many seconds it took."""
         lines = (line.split() for line in self.python(_DIAL, *targets).splitlines())
         return [(how, float(seconds)) for how, seconds in lines]
-
-
-def _error(text: str) -> str:
-    """The last line that is an error: progress lines may come before it."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert lines, "it said nothing"
-    return re.sub(r"^tpctl: (error: )?", "", lines[-1])
 
 
 def eventually(what: str, ready: Callable[[], Any], *, timeout: float = 20, every: float = 0.1) -> Any:
