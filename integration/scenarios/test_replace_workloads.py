@@ -1,0 +1,164 @@
+"""Replacing in workloads of several pods, under a disruption budget, and where pods must be restricted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.cluster.cluster import Cluster
+from integration.cluster.services import wait_for_services
+from integration.scenarios.apps import LAPTOP, ORIGINAL, Apps, serving
+from integration.scenarios.conftest import UserFactory
+from integration.scenarios.user import User, eventually
+from integration.scenarios.workloads import get
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+NAME = "several"
+URL = f"http://{NAME}:8080/"
+RESTRICTED = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What the `restricted` level of the Pod Security Standards asks of a container."""
+
+
+def workload(cluster: Cluster, kind: str, replicas: int) -> list[dict[str, Any]]:
+    """The workload `several` of one container, its service, and the pod `caller`; all restricted."""
+    labels = {"app": NAME}
+    image = {"image": cluster.image("test"), "imagePullPolicy": "IfNotPresent", "securityContext": RESTRICTED}
+    container = {
+        "name": "app",
+        **image,
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+    }
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": labels},
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+        },
+    }
+    if kind == "StatefulSet":
+        spec["serviceName"] = NAME
+    caller = {"terminationGracePeriodSeconds": 0, "containers": [{"name": "caller", **image}]}
+    ports = [{"name": "http", "port": 8080}]
+    return [
+        {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": NAME}, "spec": spec},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": NAME},
+            "spec": {"selector": labels, "ports": ports},
+        },
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "caller"}, "spec": caller},
+    ]
+
+
+def deploy(apps: Apps, kind: str, replicas: int, budget: int | None = None) -> None:
+    """Make it, and a disruption budget that keeps so many pods available; until all are ready."""
+    objects = workload(apps.cluster, kind, replicas)
+    if budget is not None:
+        spec = {"minAvailable": budget, "selector": {"matchLabels": {"app": NAME}}}
+        metadata = {"name": NAME}
+        objects.append({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec})
+    apps.apply(*objects)
+    apps.kubectl("rollout", "status", f"{kind.lower()}/{NAME}", "--timeout=90s")
+    apps.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=30s")
+    wait_for_services(apps.cluster, apps.namespace, [NAME])
+
+
+def running(apps: Apps) -> list[str]:
+    """The containers that run in pods of it, also in those on their way out."""
+    pods = get(apps.cluster, "pods", "-n", apps.namespace, "-l", f"app={NAME}")["items"]
+    statuses = [each for pod in pods for each in pod["status"].get("containerStatuses", ())]
+    return [each["name"] for each in statuses if "running" in each["state"]]
+
+
+def all_answer(apps: Apps, answer: str) -> bool:
+    """Whether a call answers so whichever pod it meets: of ten hardly all meet the same."""
+    return all(apps.get(URL).answer == answer for _ in range(10))
+
+
+@contextmanager
+def never_without_an_endpoint(apps: Apps, tmp_path: Path) -> Iterator[None]:
+    """The service has an endpoint that is ready all the time."""
+    seen = tmp_path / "endpoints"
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{apps.namespace}/endpointslices"
+    query = f"watch=true&labelSelector=kubernetes.io/service-name%3D{NAME}"
+    program = [apps.cluster.kubectl_program(), f"--kubeconfig={apps.cluster.admin_kubeconfig}"]
+    with seen.open("w") as out, subprocess.Popen([*program, "get", "--raw", f"{path}?{query}"], stdout=out) as watch:
+        try:
+            eventually("the first look", seen.read_text)
+            yield
+        finally:
+            watch.kill()
+    changes = [json.loads(line)["object"]["endpoints"] or [] for line in seen.read_text().splitlines()]
+    ready = [sum(each["conditions"]["ready"] for each in endpoints) for endpoints in changes]
+    assert len(ready) > 1, "nothing changed"
+    assert all(ready), f"how many were ready: {ready}"
+
+
+def replace_and_leave(apps: Apps, people: UserFactory, tmp_path: Path, replicas: int) -> None:
+    """The whole story; the endpoints of two pods are there all the time."""
+    user = people()
+    user.connect(apps.namespace)
+    user.tpctl("replace", NAME, timeout=120)
+    assert "app" not in running(apps)
+    eventually("all to be replaced", lambda: running(apps) == ["traffic-agent"] * replicas, timeout=60)
+    eventually("all to serve", lambda: len(engagement(user)["pods"]) == replicas)
+    with serving(user):
+        apps.answers(URL, LAPTOP)
+        assert all_answer(apps, LAPTOP)
+    if replicas > 1:
+        with never_without_an_endpoint(apps, tmp_path):
+            user.tpctl("leave", NAME, timeout=120)
+            eventually("the originals", lambda: running(apps) == ["app"] * replicas, timeout=60)
+            eventually("all of them to be ready", lambda: endpoints(apps) == replicas, timeout=30)
+    else:
+        user.tpctl("leave", NAME, timeout=120)
+    apps.answers(URL, ORIGINAL)
+    eventually("the originals", lambda: running(apps) == ["app"] * replicas, timeout=60)
+    assert all_answer(apps, ORIGINAL)
+    user.tpctl("quit")
+
+
+def engagement(user: User) -> Any:
+    """The one there is."""
+    (found,) = user.json("status")["connections"][0]["engagements"]
+    return found
+
+
+def endpoints(apps: Apps) -> int:
+    """How many of the service are ready."""
+    found = json.loads(apps.kubectl("get", "endpointslices", f"-l=kubernetes.io/service-name={NAME}", "-o", "json"))
+    return sum(each["conditions"]["ready"] for item in found["items"] for each in item["endpoints"] or ())
+
+
+@pytest.mark.parametrize("budget", [1, 2], ids=["one-at-a-time", "no-eviction"])
+def test_two_pods_under_a_disruption_budget(apps: Apps, people: UserFactory, tmp_path: Path, budget: int) -> None:
+    """Where the budget lets no pod be evicted, the workload's own rollout replaces them."""
+    deploy(apps, "Deployment", 2, budget)
+    replace_and_leave(apps, people, tmp_path, 2)
+
+
+def test_a_stateful_set(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
+    deploy(apps, "StatefulSet", 2)
+    replace_and_leave(apps, people, tmp_path, 2)
+
+
+def test_a_namespace_that_lets_only_restricted_pods_in(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
+    apps.cluster.kubectl("label", "namespace", apps.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    deploy(apps, "Deployment", 1)
+    replace_and_leave(apps, people, tmp_path, 1)
