@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -30,19 +31,44 @@ def pure_sources() -> list[Path]:
     return rooms + [ROOT / path for path in PURE_FILES]
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def modules(path: Path) -> frozenset[str]:
+    """Every module that it imports, by its whole name, and every name that it takes from one."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module.split(".")[0])
-    return names
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
+
+
+def imported(path: Path) -> set[str]:
+    """The libraries that it imports itself."""
+    return {name.split(".")[0] for name in modules(path)}
+
+
+def behind(path: Path) -> set[Path]:
+    """The project's own files that it imports, and that these import, and so on; and itself."""
+    found, new = {path}, [path]
+    while new:
+        for name in modules(new.pop()):
+            folder = ROOT.joinpath(*name.split("."))
+            for file in (folder.with_suffix(".py"), folder / "__init__.py"):
+                if file.exists() and file not in found:
+                    found.add(file)
+                    new.append(file)
+    return found
 
 
 @pytest.mark.parametrize("path", pure_sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_pure_rooms_take_time_and_randomness_as_arguments(path: Path) -> None:
-    assert not imported(path) & IMPURE
+    impure = {str(each.relative_to(ROOT)): found for each in behind(path) if (found := imported(each) & IMPURE)}
+    assert impure == {}
+
+
+def test_what_is_imported_on_the_way_counts() -> None:
+    assert {ROOT / "tunnel/mux/frames.py", ROOT / "tunnel/mux/errors.py"} <= behind(ROOT / "tunnel/mux/registry.py")
 
 
 def test_no_except_star() -> None:
