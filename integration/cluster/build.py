@@ -32,13 +32,16 @@ _PROGRAMS_OF_KUBERNETES = (
 )
 # Unpacked, not installed: an installed containerd would start a service, or displace the one of Docker.
 _UNPACKED_PACKAGES = ("containerd", "runc", "containernetworking-plugins", "busybox-static")
-# What must be on the machine itself: a command of it -> its Debian package.
+# What must be on the machine itself: a command or a file -> its Debian package.
 _INSTALLED_PACKAGES = {
     "nft": "nftables",
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "nsenter": "util-linux",
     "curl": "curl",
+    # mmdebstrap needs both for a Debian; Ubuntu has neither by itself.
+    "gpg": "gpg",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 # With Go 1.27 the etcd of this version does not compile.
 _OLDEST_GO, _FIRST_TOO_NEW_GO = (1, 25), (1, 27)
@@ -134,7 +137,10 @@ def _go_version(go: str) -> tuple[int, ...]:
 
 
 def _install_missing() -> None:
-    missing = sorted({package for tool, package in _INSTALLED_PACKAGES.items() if not shutil.which(tool)})
+    def is_there(what: str) -> bool:
+        return Path(what).exists() if what.startswith("/") else shutil.which(what) is not None
+
+    missing = sorted({package for what, package in _INSTALLED_PACKAGES.items() if not is_there(what)})
     if not missing:
         return
     if not shutil.which("apt-get"):
