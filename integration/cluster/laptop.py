@@ -262,7 +262,7 @@ class Laptop:
             f"ip route add default via {at.LAN_GATEWAY}"
         )
         packages = resolved_packages() if resolver == "systemd-resolved" else None
-        set_up_files(self.room, self.name, search, packages=packages)
+        set_up_files(self.room, self.name, search, cluster=self.cluster.places.name, packages=packages)
         if resolver == "systemd-resolved":
             start_resolved(self.room, search)
         if self.rtt is not None:

@@ -4,8 +4,8 @@
 it. /tmp and the repository are the machine's own. Nothing on the machine is changed, not even a mode.
 """
 
+import hashlib
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,8 +39,13 @@ _SYSTEM_ACCOUNTS = (Account("messagebus", 2003, "/"), Account("systemd-resolve",
 ACCOUNTS = {account.name: account for account in (ROOT, DEV, GUEST)}
 
 
-def set_up_files(room: Room, hostname: str, search: Sequence[str], *, packages: Path | None = None) -> None:
-    """Cover the machine's files inside `room`; the files of `packages`, a directory with a `usr`, appear in /usr."""
+def set_up_files(
+    room: Room, hostname: str, search: Sequence[str], *, cluster: str, packages: Path | None = None
+) -> None:
+    """Cover the machine's files inside `room`; the files of `packages`, a directory with a `usr`, appear in /usr.
+
+    A laptop of the same name on the same cluster is the same machine, however often it is made.
+    """
     lines = [
         "mount -n -t tmpfs -o mode=755 laptop /run",
         "mkdir -p /run/lock; chmod 1777 /run/lock",
@@ -63,7 +68,7 @@ def set_up_files(room: Room, hostname: str, search: Sequence[str], *, packages: 
     _write_accounts(root)
     _write(root / "etc/hostname", hostname + "\n")
     _write(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n")
-    _write(root / "etc/machine-id", secrets.token_hex(16) + "\n")
+    _write(root / "etc/machine-id", hashlib.sha256(f"{cluster}/{hostname}".encode()).hexdigest()[:32] + "\n")
     _write(root / "etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")
     domains = f"search {' '.join(search)}\n" if search else ""
     _write(root / "etc/resolv.conf", f"nameserver {at.LAN_RESOLVER}\n{domains}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 
 from integration.cluster import images
 from integration.cluster.cluster import Cluster
 from integration.cluster.errors import ClusterError
 from integration.cluster.laptop import Laptop
+from integration.cluster.places import DEFAULT_NAME
 from integration.cluster.services import wait_for_services
 from integration.demo import manifests
 from integration.demo.show import DemoError, Terminal, note, title
@@ -20,11 +21,11 @@ LAPTOP = "demo"
 _HERE = "integration/demo/shop.py"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Show it; the exit status says whether every step did what it should."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--name", default="default", help="which local cluster")
-    options = parser.parse_args()
+    parser.add_argument("--name", default=DEFAULT_NAME, help="which local cluster")
+    options = parser.parse_args(arguments)
     begun = time.monotonic()
     try:
         title("A real Kubernetes on this machine, in namespaces of its own")
@@ -34,8 +35,12 @@ def main() -> int:
     except (DemoError, ClusterError) as error:
         sys.stdout.write(f"\nThe demo stopped: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        again, away = (_make(target, options.name) for target in ("demo", "cluster-down"))
+        sys.stdout.write(f"\nThe demo was interrupted; {again} begins anew, {away} takes everything away.\n")
+        return 1
     note(f"The whole demo took {time.monotonic() - begun:.0f} s.")
-    _how_to_go_on()
+    _how_to_go_on(options.name)
     return 0
 
 
@@ -48,14 +53,16 @@ def _show(cluster: Cluster) -> None:
     wait_for_services(cluster, manifests.NAMESPACE, ("front", "orders", "queue"))
 
     title("A laptop: it reaches the API server and nothing else of the cluster")
-    laptop = _laptop(cluster)
+    laptop = Laptop.create(cluster, LAPTOP, anew=True)
     terminal = Terminal(laptop)
     terminal.run("kubectl get pods -n shop -o wide")
     terminal.run("! curl -sS --max-time 3 http://front.shop/")
     before = laptop.host_state()
 
     title("Install the traffic-manager (once for each cluster)")
-    terminal.run("tpctl helm upgrade || tpctl helm install", timeout=180)
+    # The digest makes a new pod of the manager where the image is new under its old name.
+    values = f"--set-string podAnnotations.image={cluster.digest('manager')}"
+    terminal.run(f"tpctl helm upgrade {values} || tpctl helm install {values}", timeout=180)
 
     title("Connect")
     note("The daemon runs as root and starts with the machine (a systemd unit); here it is started by hand.")
@@ -104,17 +111,16 @@ def _replace(terminal: Terminal) -> None:
     terminal.until("curl -sS http://front/", expect="3 orders, says the pod orders-")
 
 
-def _laptop(cluster: Cluster) -> Laptop:
-    with contextlib.suppress(ClusterError):  # the usual case: there is none
-        Laptop.find(cluster, LAPTOP).delete()
-    return Laptop.create(cluster, LAPTOP)
+def _make(target: str, cluster: str) -> str:
+    return f"make {target}" + ("" if cluster == DEFAULT_NAME else f" CLUSTER={cluster}")
 
 
-def _how_to_go_on() -> None:
+def _how_to_go_on(cluster: str) -> None:
+    which = "" if cluster == DEFAULT_NAME else f"--name {cluster} "
     title("Go on by hand")
-    note(f"a shell in the laptop:   .venv/bin/python -m integration.cluster laptop shell {LAPTOP}")
+    note(f"a shell in the laptop:   .venv/bin/python -m integration.cluster {which}laptop shell {LAPTOP}")
     note("then, for example:       tpctl daemon start (as root), tpctl connect -n shop, curl http://front/")
-    note("clean up everything:     make cluster-down")
+    note(f"clean up everything:     {_make('cluster-down', cluster)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from integration.cluster import addresses as at
 from integration.cluster.cluster import Cluster
+from integration.cluster.commands import wait_for
 from integration.cluster.errors import ClusterError
 from integration.cluster.laptop import Laptop
 from integration.conftest import LaptopFactory
@@ -129,8 +130,8 @@ def test_signals_reach_the_program_and_deletion_ends_all(laptop: LaptopFactory) 
     with pytest.raises(subprocess.TimeoutExpired):
         one.run(["sleep", "30"], timeout=0.2)
     one.run(["sh", "-c", "setsid sleep 31 >/dev/null 2>&1 </dev/null &"], check=True)
+    wait_for("sleep", lambda: [argv for argv in one.processes().values() if argv] == [["sleep", "31"]], timeout=10)
     left = one.processes()
-    assert [argv for argv in left.values() if argv] == [["sleep", "31"]]
     room = one.room
     Laptop.create(one.cluster, f"{one.name}-b").delete()
     one.room.kill()
@@ -160,3 +161,18 @@ def test_name_is_taken_once(cluster: Cluster, laptop: LaptopFactory) -> None:
         Laptop.create(cluster, one.name)
     with pytest.raises(ClusterError, match="no name"):
         Laptop.create(cluster, "../x")
+
+
+def test_what_a_killed_run_left_is_made_anew_as_the_same_machine(cluster: Cluster) -> None:
+    """So its daemon knows its own earlier session."""
+    left = Laptop.create(cluster, "anew")
+    identity = left.path("/etc/machine-id").read_text()
+    other = Laptop.create(cluster, "other", anew=True)
+    assert other.path("/etc/machine-id").read_text() != identity
+    again = Laptop.create(cluster, "anew", anew=True)
+    assert not left.room.alive
+    assert again.path("/etc/machine-id").read_text() == identity
+    other.delete()
+    (cluster.places.laptops / "other").mkdir()  # killed before it could note anything
+    Laptop.create(cluster, "other", anew=True).delete()
+    again.delete()
