@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from integration.cluster.cluster import Cluster
+from integration.cluster.laptop import ResolverKind
+from integration.scenarios.conftest import UserFactory
 from integration.scenarios.user import User, first_pod
 from integration.scenarios.workloads import HTTP, get
 
@@ -84,3 +87,31 @@ def test_no_name_reaches_the_wrong_resolver(person: User, cluster: Cluster, demo
     upstream = [entry for entry in upstream if entry["resolver"] == "cluster"]
     assert {entry["name"] for entry in [*mine, *upstream] if entry["name"].lower().startswith("echo")} == set()
     assert {entry["name"] for entry in upstream if "corp" in entry["name"]} == set()
+
+
+# Names that differ every time, so that nobody's cache answers; they do not exist.
+_LOOKUPS = """
+import socket, statistics, sys, time
+def lookup(number):
+    begun = time.monotonic()
+    try:
+        socket.getaddrinfo(f"{sys.argv[1]}{number}.corp.example.", 80, socket.AF_INET)
+    except socket.gaierror:
+        return time.monotonic() - begun
+print(statistics.median(map(lookup, range(100))))
+"""
+
+
+@pytest.mark.parametrize("resolver", ["file", "systemd-resolved"])
+def test_other_names_are_answered_as_fast_as_without_a_connection(
+    people: UserFactory, demo: str, resolver: ResolverKind, record_property: Callable[[str, object], None]
+) -> None:
+    user = people(resolver=resolver)
+    user.start_daemon()
+    alone = float(user.python(_LOOKUPS, "alone"))
+    user.tpctl("connect", "-n", demo)
+    connected = float(user.python(_LOOKUPS, "connected"))
+    assert "connected7.corp.example" in {entry["name"] for entry in user.laptop.questions()}
+    record_property(f"lookup alone and connected, {resolver}, ms", f"{alone * 1000:.2f} {connected * 1000:.2f}")
+    assert connected < 3 * alone + 0.005
+    user.tpctl("quit")
