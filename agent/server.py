@@ -13,7 +13,6 @@ import grpc
 
 from agent.decide import NOTHING, Decision, Route
 from agent.environment import container_environment
-from agent.memory import budget, memory_limit
 from agent.registry import Credentials
 from tunnel.agentconfig import AgentConfig
 from tunnel.aio.byte_stream import ByteStream
@@ -22,6 +21,7 @@ from tunnel.aio.link_server import LinkServer
 from tunnel.aio.server_credentials import Material, renewable_credentials
 from tunnel.endpoint import EndpointHandler, Refusal
 from tunnel.identity import Kind, NotTrusted, Proven, identify_peer
+from tunnel.memory import budget, memory_limit
 from tunnel.mux.flow import Flow, FlowHandler
 from tunnel.mux.link import Link
 from tunnel.mux.queries import Query
@@ -29,6 +29,8 @@ from tunnel.proto.agent_pb2 import EnvironmentRequest, EnvironmentResponse
 
 GRANT_SECONDS = 2.0
 """How long a session may be ahead of its grant: laptop and agent hear of an engagement independently."""
+OWN = 72 << 20
+"""Bytes the process takes without flows."""
 MAX_AHEAD = 64
 """Calls that may wait for that at once."""
 
@@ -52,7 +54,7 @@ class SessionLinks:
 
     def __init__(self) -> None:
         self.server = LinkServer(
-            make_acceptor=_nothing_inside, on_attached=self._attached, name="agent", budget=budget(memory_limit())
+            make_acceptor=_nothing_inside, on_attached=self._attached, name="agent", budget=budget(memory_limit(), OWN)
         )
         self._waiting: dict[str, dict[object, Callable[[Link], None]]] = {}
 

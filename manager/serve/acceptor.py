@@ -18,6 +18,7 @@ from tunnel.aio.udp_endpoint import UdpEndpoint, dial_udp
 from tunnel.endpoint import Broken, EndpointHandler, Refusal
 from tunnel.mux.flow import Flow, FlowHandler, FlowKind
 from tunnel.mux.queries import Query
+from tunnel.mux.window import Budget
 from tunnel.proto import open_pb2
 from tunnel.splice import Splice
 
@@ -30,15 +31,17 @@ _KINDS = {open_pb2.TCP: FlowKind.STREAM, open_pb2.UDP: FlowKind.DATAGRAM}
 
 
 class SessionAcceptor:
-    """Answers one link's opens and queries. `session()` is the session as it is now; None once it has ended."""
+    """Answers one link's opens and queries. `session()` is the session as it is now; None once it has ended. `budget`:
+    what the connections may hold."""
 
     def __init__(
-        self, session: Callable[[], Session | None], policy: DialPolicy, dns: ClusterDns, tasks: Tasks
+        self, session: Callable[[], Session | None], policy: DialPolicy, dns: ClusterDns, tasks: Tasks, budget: Budget
     ) -> None:
         self._session = session
         self._policy = policy
         self._dns = dns
         self._tasks = tasks
+        self._budget = budget
 
     def on_open(self, flow: Flow, body: bytes) -> EndpointHandler:
         """Dial what the body names, or refuse."""
@@ -53,7 +56,8 @@ class SessionAcceptor:
             return FlowHandler()
         if flow.kind is FlowKind.STREAM:
             dialling = _Dialling()
-            dialling.task = self._tasks.spawn(_dial(flow, str(address), port), name=f"dial {address}:{port}")
+            dial = _dial(flow, str(address), port, self._budget)
+            dialling.task = self._tasks.spawn(dial, name=f"dial {address}:{port}")
             return dialling
         association = _Association(flow)
         association.task = self._tasks.spawn(association.open(str(address), port), name=f"udp {address}:{port}")
@@ -96,9 +100,9 @@ class _Dialling(FlowHandler):
             self.task.cancel()
 
 
-async def _dial(flow: Flow, host: str, port: int) -> None:
+async def _dial(flow: Flow, host: str, port: int, budget: Budget) -> None:
     try:
-        endpoint = await _patiently(host, port)
+        endpoint = await _patiently(host, port, budget)
     except Refused as refused:
         flow.refuse(refused.refusal, refused.detail)
         return
@@ -109,13 +113,13 @@ async def _dial(flow: Flow, host: str, port: int) -> None:
     endpoint.start(splice.right)
 
 
-async def _patiently(host: str, port: int) -> SocketEndpoint:
+async def _patiently(host: str, port: int, budget: Budget) -> SocketEndpoint:
     """Dial; when this pod is out of local ports or descriptors, wait for some to come free."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + DIAL_LIMIT
     while True:
         try:
-            return await dial_tcp(host, port, deadline - loop.time())
+            return await dial_tcp(host, port, deadline - loop.time(), budget)
         except Refused as refused:
             if refused.refusal is not Refusal.BUSY or loop.time() + BUSY_PAUSE >= deadline:
                 raise

@@ -21,6 +21,7 @@ from tunnel.aio.grpc_stream import tunnel_rpc_handler
 from tunnel.aio.link_server import LinkServer
 from tunnel.aio.tasks import Tasks
 from tunnel.identity import Kind, NotTrusted, Proven, identify_peer
+from tunnel.memory import budget, memory_limit
 from tunnel.mux.link import Link
 from tunnel.proto import manager_pb2
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 SERVICE = "tpctl.manager.v1.Manager"
 LINGER = 4 * 3600.0
 """Seconds for which a laptop without carrier keeps its flows; its lease usually ends before."""
+OWN = 112 << 20
+"""Bytes the process takes without flows: 64 MiB once loaded, and room for what it knows of the cluster."""
 _BECOMES_LIVE = 2.0
 """Seconds a caller with a good certificate waits for its session to be published; the laptop gives an attempt 3 s."""
 
@@ -45,7 +48,13 @@ class SessionsServer:
         self._policy = policy
         self._dns = dns
         self._tasks = Tasks("sessions")
-        self._links = LinkServer(make_acceptor=self._acceptor, name="sessions", linger=LINGER)
+        self._links = LinkServer(
+            make_acceptor=self._acceptor,
+            name="sessions",
+            linger=LINGER,
+            budget=budget(memory_limit(), OWN),
+            fair=True,
+        )
         live.on_end.append(self._links.end_session)
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -68,7 +77,7 @@ class SessionsServer:
         await self._tasks.stop()
 
     def _acceptor(self, uid: str, link: Link) -> SessionAcceptor:
-        return SessionAcceptor(lambda: self._live[uid], self._policy, self._dns, self._tasks)
+        return SessionAcceptor(lambda: self._live[uid], self._policy, self._dns, self._tasks, link.budget)
 
     async def _connect(self, stream: ByteStream, context: Context) -> None:
         proven = await self._authenticate(context)

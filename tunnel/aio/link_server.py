@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from tunnel.aio.byte_stream import ByteStream, StreamError
 from tunnel.aio.carrier import Carrier, say_go_away
@@ -31,7 +32,8 @@ class LinkServer:
     """All links of this process.
 
     `make_acceptor(session, link)` is called once for each new link. `linger`: seconds a detached link keeps its flows.
-    `on_attached(session, link, attached)`: a link got its interactive carrier, or lost the last one.
+    `on_attached(session, link, attached)`: a link got its interactive carrier, or lost the last one. `budget`: of all
+    flows; when `fair`, no session gets more of it than it leaves to the others (`Budget.part`).
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class LinkServer:
         name: str,
         on_attached: Callable[[str, Link, bool], None] | None = None,
         budget: Budget | None = None,
+        fair: bool = False,
         linger: float = 3600.0,
         flows: int = 4096,
         pending: int = 1024,
@@ -49,6 +52,8 @@ class LinkServer:
         self.make_acceptor = make_acceptor
         self.on_attached = on_attached
         self.budget = budget or Budget()
+        self._fair = fair
+        self._parts: WeakValueDictionary[str, Budget] = WeakValueDictionary()
         self.limits = Limits(flows, pending, linger)
         self.log = Context(_log, f"links={name}")
         self._registry = Registry(self._make_link, bounds or Bounds())
@@ -111,6 +116,15 @@ class LinkServer:
         if not link.attached:
             self._end(link, Broken.LINK_LOST, None, "")
 
+    def budget_of(self, session: str) -> Budget:
+        """What the flows of a session's links may hold, all together."""
+        if not self._fair:
+            return self.budget
+        part = self._parts.get(session)
+        if part is None:
+            part = self._parts[session] = self.budget.part()
+        return part
+
     def _make_link(self, session: str) -> Link:
         entry = _Entry(self, session)
         self._entries[entry.link] = entry
@@ -164,7 +178,7 @@ class _Entry:
             acceptor=None,
             shell=self,
             clock=loop.time,
-            budget=server.budget,
+            budget=server.budget_of(session),
             limits=server.limits,
             software=VERSION,
         )

@@ -234,7 +234,7 @@ class BoundedSocketEndpoint(SocketEndpoint, asyncio.BufferedProtocol):
     """Shared by all: a read is copied out of it before the next begins."""
     _high_water = LEAST
 
-    def __init__(self, on_connected: Callable[[SocketEndpoint], None], budget: Budget) -> None:
+    def __init__(self, on_connected: Callable[[SocketEndpoint], None] | None, budget: Budget) -> None:
         super().__init__(on_connected)
         self._budget: Budget | None = budget
         self._counted = 0
@@ -265,12 +265,12 @@ class BoundedSocketEndpoint(SocketEndpoint, asyncio.BufferedProtocol):
             holds = self._unconsumed
             if not self._writable and self._transport is not None:
                 holds += self._transport.get_write_buffer_size()
-            self._budget.buffered += holds - self._counted
+            self._budget.buffer(holds - self._counted)
             self._counted = holds
 
     def _release(self) -> None:
         if self._budget is not None:
-            self._budget.buffered -= self._counted
+            self._budget.buffer(-self._counted)
             self._budget = None
 
 
@@ -295,12 +295,19 @@ def abort(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def dial_tcp(host: str, port: int, timeout: float) -> SocketEndpoint:
-    """Connect to an address (no names) within `timeout` seconds; raises Refused. Then `start` the endpoint."""
+async def dial_tcp(host: str, port: int, timeout: float, budget: Budget | None = None) -> SocketEndpoint:
+    """Connect to an address (no names) within `timeout` seconds; raises Refused. Then `start` the endpoint.
+
+    With a `budget` the endpoint holds no more than its share of it.
+    """
     loop = asyncio.get_running_loop()
+
+    def endpoint_of() -> SocketEndpoint:
+        return SocketEndpoint() if budget is None else BoundedSocketEndpoint(None, budget)
+
     try:
         async with asyncio.timeout(timeout):
-            _, endpoint = await loop.create_connection(SocketEndpoint, host, port)
+            _, endpoint = await loop.create_connection(endpoint_of, host, port)
     except OSError as error:
         raise Refused(refusal_of(error), str(error)) from error
     return endpoint

@@ -202,7 +202,7 @@ class Flow:
             queue = self._queue = deque()
         pieces.push(queue, data)  # type: ignore[arg-type]  # a stream's queue holds pieces
         self._queued += size
-        budget.buffered += size
+        budget.buffer(size)
         self._offset += size
         if not self.data_listed:
             self._link.list_data(self)
@@ -473,7 +473,7 @@ class Flow:
         return self._queued + (receive.received - receive.consumed if receive is not None else 0)
 
     def _queue_size(self, size: int) -> None:
-        self._link.budget.buffered += size - self._queued
+        self._link.budget.buffer(size - self._queued)
         self._queued = size
 
     def _units(self) -> int:

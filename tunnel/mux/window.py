@@ -44,8 +44,6 @@ class Budget:
     stands before and behind the windows: in the queues of flows and in sockets (256 MiB).
     """
 
-    __slots__ = ("_buffers", "_ceiling", "_pool", "buffered", "grown", "reserved")
-
     def __init__(self, *, ceiling: int = 512 << 20, pool: int = 64 << 20, buffers: int = 256 << 20) -> None:
         self._buffers = buffers
         self.buffered = 0
@@ -57,43 +55,89 @@ class Budget:
         self.grown = 0
         """Bytes of the pool that are taken."""
 
+    def part(self) -> Budget:
+        """A budget out of this one, for one of many who must not starve each other: it may become as large as what it
+        leaves free, so one alone has half of everything, two have a third each, and there is something for the next."""
+        return _Part(self)
+
     def admit(self) -> int:
         """Reserve a first window and return its size in bytes; 0 when the ceiling is reached."""
-        left = self._ceiling - self.reserved
+        left = self._left_to_reserve()
         size = INITIAL
         while size > LEAST and size * SHARE > left:
             size //= 2
         if size > left:
             return 0
-        self.reserved += size
+        self._take(size, 0)
         return size
 
     def grow(self, wanted: int) -> bool:
         """Reserve `wanted` bytes more out of the pool."""
-        if self.grown + wanted > self._pool:
+        if wanted > self._left_to_grow():
             return False
-        self.grown += wanted
+        self._take(0, wanted)
         return True
 
     def share(self, size: int, first: int) -> int:
         """What a window of `size` bytes that began as `first` may become: with it, its growth is half of what is then
         free. So one flow can have a third of the pool, each of many an equal part, and something is left for the next.
         """
-        return size + (first + (self._pool - self.grown) // 2 - size) * 2 // 3
+        return size + (first + self._left_to_grow() // 2 - size) * 2 // 3
 
     def buffer_share(self, most: int) -> int:
         """How many bytes one queue or socket may hold now: `most`, or an eighth of what is left, but never nothing."""
-        left = (self._buffers - self.buffered) >> 3
+        left = self._left_to_buffer() >> 3
         return most if left >= most else max(left, LEAST)
+
+    def buffer(self, count: int) -> None:
+        """So many bytes more (or fewer) are in queues and sockets."""
+        self.buffered += count
 
     def shrink(self, count: int) -> None:
         """Give back what `grow` reserved."""
-        self.grown -= count
+        self._take(0, -count)
 
     def release(self, window: ReceiveWindow) -> None:
         """Give a flow's whole window back."""
-        self.reserved -= window.first
-        self.grown -= window.size - window.first
+        self._take(-window.first, window.first - window.size)
+
+    def _left_to_reserve(self) -> int:
+        return self._ceiling - self.reserved
+
+    def _left_to_grow(self) -> int:
+        return self._pool - self.grown
+
+    def _left_to_buffer(self) -> int:
+        return self._buffers - self.buffered
+
+    def _take(self, first: int, growth: int) -> None:
+        self.reserved += first
+        self.grown += growth
+
+
+class _Part(Budget):
+    """See `Budget.part`. What it holds counts in the whole too."""
+
+    def __init__(self, whole: Budget) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def buffer(self, count: int) -> None:
+        self.buffered += count
+        self._whole.buffer(count)
+
+    def _left_to_reserve(self) -> int:
+        return self._whole._left_to_reserve() - self.reserved
+
+    def _left_to_grow(self) -> int:
+        return self._whole._left_to_grow() - self.grown
+
+    def _left_to_buffer(self) -> int:
+        return self._whole._left_to_buffer() - self.buffered
+
+    def _take(self, first: int, growth: int) -> None:
+        super()._take(first, growth)
+        self._whole._take(first, growth)
 
 
 class ReceiveWindow:

@@ -24,6 +24,7 @@ from tunnel.mux.errors import GoAway, PeerLeft
 from tunnel.mux.flow import FlowKind
 from tunnel.mux.lane import Lane
 from tunnel.mux.registry import Bounds
+from tunnel.mux.window import Budget
 from tunnel.testing.line_proxy import LineProxy
 from tunnel.testing.memory_stream import MemoryStream, memory_streams
 from tunnel.testing.peers import Listener, Recorder
@@ -255,11 +256,11 @@ async def test_permission_denied_is_final() -> None:
 class MemoryRig:
     """Client and server joined by streams in memory, which are fast to cut."""
 
-    def __init__(self, *, linger: float = 3600.0, bounds: Bounds | None = None) -> None:
+    def __init__(self, *, linger: float = 3600.0, bounds: Bounds | None = None, fair: bool = False) -> None:
         self.listener = Listener()
         self.tasks = Tasks("memory")
         self.links = LinkServer(
-            make_acceptor=lambda session, link: self.listener, name="memory", linger=linger, bounds=bounds
+            make_acceptor=lambda session, link: self.listener, name="memory", linger=linger, bounds=bounds, fair=fair
         )
         self.streams: dict[Lane, MemoryStream] = {}
         self.dials = 0
@@ -491,6 +492,23 @@ async def test_a_server_that_breaks_the_protocol_gets_a_new_link() -> None:
     assert not run.done()
     assert len({hello.instance for hello in hellos}) == len(hellos)
     await tasks.stop()
+
+
+async def test_each_session_has_a_part_of_the_budget_for_all_its_links() -> None:
+    for fair in (False, True):
+        rig = MemoryRig(fair=fair)
+        budgets: list[Budget] = []
+        for session, instance in (("a", b"1"), ("a", b"2"), ("b", b"3")):
+            near, far = memory_streams()
+            rig.tasks.spawn(rig.links.serve(far, session), name="serve")
+            hello = handshake.Hello(1, 1, "", session, instance * 16, b"", Lane.INTERACTIVE, 1, 0, handshake.Limits())
+            await near.write(hello.encode())
+            await near.read()
+            budgets.append(rig.links.links(session)[0].budget)
+        assert budgets[0] is budgets[1]
+        assert (budgets[0] is not budgets[2]) is fair
+        assert (budgets[0] is rig.links.budget) is not fair
+        await rig.tasks.stop()
 
 
 async def test_a_client_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,9 +185,10 @@ async def test_refused_timeout_and_the_other_outcomes() -> None:
 class Dialler:
     """What a manager does with an open: dial, join, accept."""
 
-    def __init__(self, tasks: Tasks, port: int) -> None:
+    def __init__(self, tasks: Tasks, port: int, budget: Budget | None) -> None:
         self._tasks = tasks
         self._port = port
+        self._budget = budget
 
     def on_open(self, flow: Flow, body: bytes) -> EndpointHandler:
         splice = Splice()
@@ -195,7 +196,7 @@ class Dialler:
         return splice.right
 
     async def _dial(self, flow: Flow, splice: Splice) -> None:
-        endpoint = await dial_tcp("127.0.0.1", self._port, 5.0)
+        endpoint = await dial_tcp("127.0.0.1", self._port, 5.0, self._budget)
         splice.join(endpoint, flow)
         endpoint.start(splice.left)
         flow.accept()
@@ -221,15 +222,22 @@ class Joiner(FlowHandler):
 
 @contextlib.asynccontextmanager
 async def path(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], budget: Budget | None = None
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object],
+    budget: Budget | None = None,
+    far: Budget | None = None,
 ) -> AsyncIterator[int]:
     """A port that leads through a socket, a flow over a link in memory, and a socket to `serve`. `budget`: of the
-    first of the two sockets, and of the flow's end there."""
+    first of the two sockets, and of the flow's end there; `far`: of the second ones, shared as a manager does."""
     loop = asyncio.get_running_loop()
     tasks = Tasks("rig")
     target = await asyncio.start_server(serve, "127.0.0.1", 0)  # type: ignore[arg-type]  # callbacks may be coroutines
     links = LinkServer(
-        make_acceptor=lambda session, link: Dialler(tasks, target.sockets[0].getsockname()[1]), name="path"
+        make_acceptor=lambda session, link: Dialler(
+            tasks, target.sockets[0].getsockname()[1], None if far is None else link.budget
+        ),
+        name="path",
+        budget=far,
+        fair=far is not None,
     )
 
     async def dial(lane: Lane) -> ByteStream:
@@ -258,7 +266,8 @@ async def path(
         target.close()
 
 
-async def test_many_stalled_connections_hold_no_more_than_the_budget() -> None:
+@pytest.mark.parametrize("dialled", [False, True])
+async def test_many_stalled_connections_hold_no_more_than_the_budget(dialled: bool) -> None:
     """Callers that send where nobody reads, and callers that do not read what is sent; both sides give up."""
 
     async def stand_still(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -269,10 +278,11 @@ async def test_many_stalled_connections_hold_no_more_than_the_budget() -> None:
         still.append(writer)
 
     most = 4 << 20
-    budget = Budget(ceiling=most, pool=most // 2, buffers=most)
+    whole = 2 * most if dialled else most  # of which one session gets half
+    budget = Budget(ceiling=whole, pool=whole // 2, buffers=whole)
     still: list[asyncio.StreamWriter] = []
     worst = 0
-    async with path(stand_still, budget) as port:
+    async with path(stand_still, None if dialled else budget, budget if dialled else None) as port:
         callers = []
         for number in range(100):
             caller = socket.create_connection(("127.0.0.1", port))

@@ -112,3 +112,31 @@ def test_first_windows_get_smaller_and_the_ceiling_refuses_flows() -> None:
         budget.release(window)
     assert (budget.reserved, budget.grown) == (0, 0)
     assert budget.admit() == INITIAL
+
+
+def test_one_of_many_gets_no_more_than_it_leaves_to_the_others() -> None:
+    whole = Budget(ceiling=40 << 20, pool=10 << 20, buffers=10 << 20)
+    for parts, share in (([whole.part()], 2), ([whole.part(), whole.part()], 3)):
+        admitted: list[tuple[Budget, ReceiveWindow]] = []
+        for _ in range(2000):
+            admitted += [(part, ReceiveWindow(size)) for part in parts if (size := part.admit())]
+        for part in parts:
+            assert (30 << 20) * 0.95 < part.reserved * share <= 30 << 20
+            while part.grow(LEAST):
+                pass
+            while (size := part.buffer_share(1 << 20)) > LEAST:
+                part.buffer(size)
+        assert max(part.grown for part in parts) <= 5 << 20
+        assert sum(part.grown for part in parts) >= 5 << 20
+        late = whole.part()
+        assert late.admit() >= LEAST
+        assert late.grow(1 << 20)
+        assert late.buffer_share(1 << 20) > LEAST
+        for part, window in admitted:
+            part.release(window)
+        for part in parts:
+            part.shrink(part.grown)
+            part.buffer(-part.buffered)
+        late.release(ReceiveWindow(late.reserved))
+        late.shrink(1 << 20)
+        assert (whole.reserved, whole.grown, whole.buffered) == (0, 0, 0)

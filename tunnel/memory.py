@@ -1,5 +1,5 @@
-"""How much the agent may hold for its flows: what the container's memory limit leaves. Beyond it, flows are refused,
-because a process that the kernel kills refuses all of them."""
+"""How much manager and agent may hold for their flows: what the container's memory limit leaves. Beyond it, flows are
+refused, because a process that the kernel kills refuses all of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tunnel.mux.window import Budget
 
-OWN = 72 << 20
-"""What the process takes without flows, bytes."""
 LEAST = 1 << 20
 """Bytes for windows, and for the rest, however small the limit is: 256 flows."""
 _V2 = "memory.max"
@@ -26,11 +24,11 @@ def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
     return None
 
 
-def budget(limit: int | None) -> Budget:
-    """The flows' budget under this limit: half of what is left for windows, of that half for their growth; the other
-    half for what stands in queues and sockets."""
+def budget(limit: int | None, own: int) -> Budget:
+    """The flows' budget under this limit, of a process that takes `own` bytes without flows: half of what is left for
+    windows, of that half for their growth; the other half for what stands in queues and sockets."""
     if limit is None:
         return Budget()
-    room = max(limit - OWN, 0) // 2
+    room = max(limit - own, 0) // 2
     pool = min(room // 2, 64 << 20)
     return Budget(ceiling=min(max(room, LEAST), 512 << 20), pool=pool, buffers=min(max(room, LEAST), 256 << 20))

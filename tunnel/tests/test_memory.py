@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.memory import LEAST, budget, memory_limit
+from tunnel.memory import LEAST, budget, memory_limit
 
 MIB = 1 << 20
 
@@ -39,7 +39,7 @@ def test_limit(tmp_path: Path, file: str, text: str, limit: int | None) -> None:
 )
 def test_budget(limit: int | None, flows: int, windows: int, growth: int) -> None:
     """At least so many flows; never more memory than that for their first windows, and for growth."""
-    one = budget(limit)
+    one = budget(limit, 72 * MIB)
     admitted = 0
     while one.admit():
         admitted += 1
