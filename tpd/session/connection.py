@@ -90,6 +90,7 @@ class Connection:
         """The manager has answered the hello of this session's link."""
         self._state = "connecting"
         self._reason = ""
+        self._device_is_lost = False
         self._since = 0.0
         self._connecting = asyncio.Lock()
         self._shared = Shared()
@@ -254,11 +255,13 @@ class Connection:
     def _why(self) -> str:
         """The reason of the state, with the newest that is known about the line."""
         trouble = self.live.manager.trouble if self.live is not None else ""
-        if not trouble or self._state == "connected":
+        if not trouble or self._state == "connected" or self._device_is_lost:
             return self._reason
         return f"{_NO_LINE}: {trouble}" if self._reason == _NO_LINE else trouble
 
     def _set_state(self, state: str, reason: str = "") -> None:
+        if self._device_is_lost:
+            return  # whatever becomes of the link, no packet comes through any more
         if (state, reason) != (self._state, self._reason):
             log.info("%s", f"{state}: {reason}" if reason else state)
         self._state, self._reason = state, reason
@@ -312,6 +315,7 @@ class Connection:
     def _device_lost(self, error: OSError) -> None:
         log.error("the TUN device is gone: %s", error)
         self._set_state("failed", "the TUN device is gone; run: tpctl quit, then connect again")
+        self._device_is_lost = True
 
     # the end
 

@@ -37,6 +37,11 @@ _LONGEST: Final = vnet.HEADER_LEN + 65535 + 1
 _DROPPED: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE, errno.EFAULT})
 """What a write may answer to one packet without the device being gone: it is a loss, and TCP repeats."""
 
+_UNREADABLE: Final = frozenset({errno.EINVAL, errno.EIO, errno.ENOBUFS, errno.ENOMEM})
+"""What a read may answer to one packet that the kernel cannot hand over: the packet is gone, the device is not."""
+_MOST_UNREADABLE: Final = 64
+"""So many in a row are no packets any more: the device itself is broken."""
+
 
 def open_tun(name: str) -> int:
     """Make or attach the TUN `name` (at most 15 characters) and switch its offloads on; a descriptor, non-blocking.
@@ -77,6 +82,8 @@ class LinuxTun(Device):
         self.name: str = name.rstrip(b"\0").decode()
         self.dropped = 0
         """Packets that the device did not take."""
+        self.unread = 0
+        """Packets that it could not give."""
         self._descriptor = descriptor
 
     def fileno(self) -> int:
@@ -85,6 +92,16 @@ class LinuxTun(Device):
 
     def read(self) -> bytes | None:
         """See `Device`."""
+        for _ in range(_MOST_UNREADABLE - 1):
+            try:
+                return self._read()
+            except OSError as error:
+                if error.errno not in _UNREADABLE:
+                    raise
+                self.unread += 1
+        return self._read()
+
+    def _read(self) -> bytes | None:
         try:
             return os.read(self._descriptor, _LONGEST)
         except BlockingIOError:

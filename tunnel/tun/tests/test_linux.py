@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 
@@ -42,6 +43,33 @@ def test_open_read_write_close() -> None:
         assert device.write([bytes(60)])
         assert device.dropped == 2
         device.close()
+        device.close()
+
+
+def test_a_packet_that_cannot_be_read_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int | bytes] = []
+
+    def read(descriptor: int, size: int) -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, int):
+            raise OSError(answer, os.strerror(answer))
+        return answer
+
+    with Namespace() as namespace:
+        device = namespace.tun()
+        monkeypatch.setattr("tunnel.tun.linux.os.read", read)
+        answers[:] = [errno.EINVAL, errno.EIO, errno.ENOMEM, errno.ENOBUFS, b"packet", errno.EINVAL, errno.EAGAIN]
+        assert device.read() == b"packet"
+        assert device.read() is None
+        assert device.unread == 5
+        answers[:] = [errno.EIO] * 1000
+        with pytest.raises(OSError, match="Input/output"):
+            device.read()
+        assert len(answers) == 1000 - 64
+        answers[:] = [errno.EBADFD]
+        with pytest.raises(OSError, match="bad state"):
+            device.read()
+        monkeypatch.undo()
         device.close()
 
 
