@@ -202,7 +202,7 @@ class TcpConnection(Endpoint):
     # What the peer sends.
 
     def supersede(self) -> None:
-        """A new SYN from the same port while this one is pending: the peer has given this attempt up."""
+        """A new SYN from the same port before the handshake is through: the peer has given this attempt up."""
         self._break(Broken.RESET)
 
     def segment(self, packet: bytes, start: int, end: int, wire: tuple[int, int, int, int], now: float) -> None:
@@ -245,7 +245,7 @@ class TcpConnection(Endpoint):
         if flags & RST:
             if sequence == self.received:
                 self._break(Broken.RESET)
-            elif self.received < sequence < self._window.edge:
+            elif self.received < sequence <= self._window.edge:
                 self._acknowledge_now()
         elif flags & SYN and self._state is State.SYN_RECEIVED:
             self._ack_due = True

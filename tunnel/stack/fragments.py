@@ -15,6 +15,7 @@ class _Partial:
         self.expires = expires
         self.pieces: list[tuple[int, bytes]] = []
         self.charged = 0
+        self.end = 0
         self.total: int | None = None
 
 
@@ -31,7 +32,8 @@ class Fragments:
         """Bytes charged now."""
 
     def add(self, view: IpPacket, now: float) -> IpPacket | None:
-        """Take a fragment; the whole packet when this completes it. Overlapping parts discard the packet (RFC 5722)."""
+        """Take a fragment; the whole packet when this completes it. Overlapping parts discard the packet (RFC 5722),
+        as do parts that do not agree about where it ends."""
         key = (view.addresses, view.protocol, view.identification)
         data = view.packet[view.start : view.end]
         end = view.fragment + len(data)
@@ -49,9 +51,17 @@ class Fragments:
         partial.pieces.append((view.fragment, data))
         partial.charged += len(data) + _PIECE_OVERHEAD
         self.held += len(data) + _PIECE_OVERHEAD
+        partial.end = max(partial.end, end)
         if not view.more:
+            if partial.total not in (None, end):
+                self._drop(key)
+                return None
             partial.total = end
-        if partial.total is not None and sum(len(piece) for _, piece in partial.pieces) >= partial.total:
+        if partial.total is not None and partial.end > partial.total:
+            self._drop(key)
+            return None
+        # Nothing overlaps and nothing is beyond the end: with so many bytes there is no hole either.
+        if sum(len(piece) for _, piece in partial.pieces) == partial.total:
             self._drop(key)
             partial.pieces.sort()
             return _whole(view, partial)
@@ -78,7 +88,7 @@ class Fragments:
 def _whole(view: IpPacket, partial: _Partial) -> IpPacket | None:
     body = b"".join(piece for _, piece in partial.pieces)
     room = ip.MAX_PACKET - 20 if view.version == 4 else ip.MAX_PACKET
-    if partial.total != len(body) or len(body) > room:
+    if len(body) > room:
         return None
     header = ip.packet_for(view.addresses, view.protocol, len(body))
     packet = vnet.NO_OFFLOAD + header + body

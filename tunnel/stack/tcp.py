@@ -12,7 +12,7 @@ from tunnel.stack.ip import IpPacket, reverse
 from tunnel.stack.limits import Limits
 from tunnel.stack.remembered import Remembered
 from tunnel.stack.segment import ACK, FIN, RST, SYN, SegmentBuilder
-from tunnel.stack.state import State
+from tunnel.stack.state import HALF_OPEN, State
 from tunnel.stack.timers import TimerQueue
 from tunnel.stack.vocabulary import Packet
 from tunnel.stack.window import Pool
@@ -76,14 +76,19 @@ class TcpTable:
         key = view.addresses + packet[start : start + 4]
         connection = self._connections.get(key)
         if connection is not None:
-            if flags & (SYN | ACK | RST) != SYN or connection.state is not State.PENDING:
+            again = connection.received - 1 == sequence
+            if (
+                flags & (SYN | ACK | RST) != SYN
+                or connection.state not in HALF_OPEN
+                or (again and connection.state is State.SYN_RECEIVED)
+            ):
                 try:
                     connection.segment(packet, data, end, (sequence, acknowledgement, flags, window), now)
                 except BaseException:
                     connection.reset()  # its owner failed and may have lost bytes: no stream is better than a wrong one
                     raise
                 return
-            if connection.received - 1 == sequence:
+            if again:
                 return  # still being dialled
             connection.supersede()
         if flags & (SYN | ACK | RST | FIN) == SYN:

@@ -114,6 +114,20 @@ def test_a_new_attempt_from_the_same_port_supersedes_a_pending_one() -> None:
     assert c.stack.half_open == 1
 
 
+def test_a_new_attempt_supersedes_one_that_was_answered() -> None:
+    c = Conversation()
+    c.syn(irs=77)
+    c.connection.accept()
+    c.hears()
+    c.syn()
+    assert [listener.closed for listener in c.listeners] == [[Broken.RESET], []]
+    c.connection.accept()
+    assert c.hears() == ["SA -1 0"]
+    c.says("A")
+    assert c.connection.state is State.ESTABLISHED
+    assert (c.stack.tcp_connections, c.stack.half_open) == (1, 0)
+
+
 def test_bytes_given_before_accept_leave_after_the_handshake() -> None:
     c = Conversation()
     c.syn()
@@ -433,6 +447,16 @@ def test_only_an_exact_reset_resets(seq: int, answer: list[str], ends: bool) -> 
     assert c.hears() == answer
     assert c.listener.closed == ([Broken.RESET] if ends else [])
     assert c.stack.tcp_connections == (0 if ends else 1)
+
+
+def test_a_reset_at_the_windows_edge_is_challenged() -> None:
+    c = talk()
+    edge = c.connection._window.edge - c.connection.received
+    c.says("R", edge + 1)
+    assert c.hears() == []
+    c.says("R", edge)
+    assert c.hears() == ["A 0 0"]
+    assert c.listener.closed == []
 
 
 def test_a_syn_in_the_middle_is_challenged() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tunnel.stack import ip
 from tunnel.stack.fragments import Fragments, split
 from tunnel.stack.ip import IpPacket
@@ -49,6 +51,36 @@ def test_overlaps_discard_the_packet() -> None:
     fragments.add(second, 0.0)
     assert fragments.held == 0
     assert all(fragments.add(part, 0.0) is None for part in rest)
+
+
+def piece(offset: int, size: int, *, more: bool) -> IpPacket:
+    view = parts_of(bytes(size))[0]
+    view.fragment, view.more = offset, more
+    return view
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [piece(80, 80, more=False), piece(240, 80, more=False), piece(160, 80, more=True), piece(0, 80, more=True)],
+        [piece(160, 80, more=False), piece(80, 80, more=False), piece(0, 80, more=True)],
+        [piece(0, 80, more=True), piece(320, 80, more=True), piece(160, 80, more=False)],
+    ],
+    ids=["later", "earlier", "a hole, and as much beyond the end"],
+)
+def test_parts_that_disagree_about_the_end_discard_the_packet(pieces: list[IpPacket]) -> None:
+    fragments = Fragments(1 << 20, 128, 5.0)
+    assert [each for part in pieces if (each := fragments.add(part, 0.0)) is not None] == []
+
+
+def test_a_hole_is_no_packet() -> None:
+    fragments = Fragments(1 << 20, 128, 5.0)
+    for part in (piece(0, 80, more=True), piece(160, 80, more=True), piece(320, 16, more=False)):
+        assert fragments.add(part, 0.0) is None
+    assert fragments.add(piece(80, 80, more=True), 0.0) is None
+    whole = fragments.add(piece(240, 80, more=True), 0.0)
+    assert whole is not None
+    assert whole.end - whole.start == 336
 
 
 def test_nothing_beyond_the_largest_packet() -> None:
