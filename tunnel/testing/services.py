@@ -5,11 +5,15 @@ The ports below 7 refuse with the `Refusal` of that number.
 
 from __future__ import annotations
 
+import hashlib
+import random
 from typing import Final
 
 from tunnel.endpoint import Broken, Refusal
 from tunnel.stack import EchoRequest, TcpConnection, UdpAssociation
 
+DIGEST: Final = 8
+"""As SINK; at the peer's end it sends the SHA-256 of what came."""
 ECHO: Final = 7
 """Sends back what comes; ends when the peer ends."""
 SINK: Final = 9
@@ -25,7 +29,15 @@ PENDING: Final = 14
 SOURCE: Final = 19
 """Sends as many bytes as the decimal number that it receives says; ends when the peer ends."""
 
-_CHUNK: Final = memoryview(bytes(range(256)) * 1024)
+_PERIOD: Final = 262139
+"""A prime: what is lost, repeated or moved does not fit in again at another place."""
+_PATTERN: Final = memoryview(random.Random(_PERIOD).randbytes(_PERIOD) * 2)
+
+
+def pattern(position: int, size: int) -> memoryview:
+    """What SOURCE sends from there on: at most `size` bytes, and at most those until the pattern's second end."""
+    start = position % _PERIOD
+    return _PATTERN[start : start + size]
 
 
 class Service:
@@ -43,6 +55,7 @@ class Service:
         self._waiting: list[memoryview] = []
         self._credit = 0
         self._position = 0
+        self._digest = hashlib.sha256()
 
     def on_data(self, data: memoryview) -> None:
         """See the ports."""
@@ -57,6 +70,8 @@ class Service:
             self.on_writable()
         else:
             connection.consumed(len(data))
+            if self._port == DIGEST:
+                self._digest.update(data)
             if self._port == SOURCE:
                 self._credit += int(data.tobytes().decode())
                 self.on_writable()
@@ -78,13 +93,14 @@ class Service:
                 return
             self._waiting.pop(0)
         while self._credit:
-            start = self._position & 0xFF
-            taken = connection.send(_CHUNK[start : start + self._credit])
+            taken = connection.send(pattern(self._position, self._credit))
             if not taken:
                 return
             self._credit -= taken
             self._position += taken
         if self.eof:
+            if self._port == DIGEST:
+                connection.send(memoryview(self._digest.digest()))
             connection.send_eof()
 
     def on_closed(self, broken: Broken | None) -> None:

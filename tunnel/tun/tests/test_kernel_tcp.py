@@ -19,7 +19,7 @@ from tunnel.endpoint import Broken, Refusal
 from tunnel.stack import Limits
 from tunnel.testing.device import FaultyDevice
 from tunnel.testing.laptop import HOST4, HOST6, Laptop
-from tunnel.testing.services import ECHO, GREETING, PENDING, RESET, SINK, SOURCE, STALL, Service
+from tunnel.testing.services import DIGEST, ECHO, GREETING, PENDING, RESET, SOURCE, STALL, Service, pattern
 from tunnel.tun import Device
 
 pytestmark = pytest.mark.root
@@ -94,26 +94,27 @@ def test_echoes(laptop: Laptop, host: str, size: int) -> None:
     assert service.connection.local == (host, ECHO)
 
 
-@HOSTS
-def test_200_megabytes_each_way(laptop: Laptop, host: str) -> None:
-    size = 200 << 20
-    chunk = bytes(1 << 18)
-    with laptop.connect(host, SINK) as connection:
-        for _ in range(size // len(chunk)):
-            connection.sendall(chunk)
+@pytest.mark.parametrize(("host", "size"), [(HOST4, 1_000_000_000), (HOST6, 300_000_000)])
+def test_much_each_way(laptop: Laptop, host: str, size: int) -> None:
+    sent = hashlib.sha256()
+    position = 0
+    with laptop.connect(host, DIGEST) as connection:
+        while position < size:
+            part = pattern(position, size - position)
+            connection.sendall(part)
+            sent.update(part)
+            position += len(part)
         connection.shutdown(socket.SHUT_WR)
-        assert receive_all(connection) == b""
-    assert laptop.services.services[-1].received == size
-    pattern = hashlib.sha256()
-    expected = hashlib.sha256(bytes(range(256)) * (size >> 8)).digest()
+        assert receive_all(connection) == sent.digest()
+    got = hashlib.sha256()
     left = size
     with laptop.connect(host, SOURCE) as connection:
         connection.sendall(str(size).encode())
         while left:
-            part = connection.recv(1 << 18)
+            part = memoryview(connection.recv(1 << 18))
             left -= len(part)
-            pattern.update(part)
-    assert pattern.digest() == expected
+            got.update(part)
+    assert got.digest() == sent.digest()
 
 
 @HOSTS
@@ -131,7 +132,7 @@ def test_refusals(laptop: Laptop, host: str, port: int, error: int) -> None:
     start = time.monotonic()
     with pytest.raises(OSError, match=os.strerror(error)):
         laptop.connect(host, port)
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 0.9, "a SYN that had to be repeated takes a second"
 
 
 def test_a_late_refusal_is_as_honest(laptop: Laptop) -> None:
@@ -191,7 +192,7 @@ def test_a_reset_from_elsewhere_goes_out_at_once(laptop: Laptop) -> None:
         start = time.monotonic()
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 2.0
 
 
 def test_the_laptop_resets(laptop: Laptop) -> None:
@@ -229,7 +230,7 @@ def test_a_stalled_laptop_stops_the_service_and_loses_nothing(laptop: Laptop) ->
         left = size
         while left:
             left -= len(connection.recv(1 << 18))
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < 5.0
 
 
 def test_a_trickling_reader_gets_everything(laptop: Laptop) -> None:
@@ -277,10 +278,11 @@ def test_many_connections_at_once(laptop: Laptop) -> None:
 
 
 def test_a_port_can_be_used_again_at_once(laptop: Laptop) -> None:
+    port = 20000  # below those that the kernel gives to the other tests' connections
     for _ in range(5):
         with laptop.socket(HOST4) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            connection.bind(("10.99.0.1", 45678))
+            connection.bind(("10.99.0.1", port))
             connection.connect((HOST4, GREETING))
             assert receive_all(connection) == b"hello"
             # The service ended first, so TIME-WAIT is on the stack's side.
@@ -328,10 +330,10 @@ def test_a_syn_flood_is_bounded() -> None:
         assert laptop.stack.half_open == 50
         established = [service.connection for service in laptop.services.services]
         assert len(established) == 50
+        for connection in flood:
+            connection.close()  # or the kernel would repeat those that were dropped
         for pending in established:
             laptop.call(partial(pending.refuse, Refusal.REFUSED))
         assert laptop.stack.half_open == 0
-        for connection in flood:
-            connection.close()
         with laptop.connect(HOST4, ECHO) as connection:
             assert echo(connection, b"alive") == b"alive"
