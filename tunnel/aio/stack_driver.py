@@ -142,6 +142,8 @@ class StackDriver:
             if not write(packet):
                 self._unsent.extend(packets[index:])
                 if self._loop is not None:
+                    # What comes in causes answers, which would only wait in memory: the kernel's own queue is bounded.
+                    self._loop.remove_reader(self._device.fileno())
                     self._loop.add_writer(self._device.fileno(), self._writable)
                 return
 
@@ -158,6 +160,7 @@ class StackDriver:
             self._lost(error)
             return
         loop.remove_writer(self._device.fileno())
+        loop.add_reader(self._device.fileno(), self._readable)
         self._flush(loop.time())
 
     def _timeout(self) -> None:

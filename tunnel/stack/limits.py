@@ -41,7 +41,7 @@ class Limits:
     """Below the RFC's 1 s, as everywhere; above the kernel's longest delayed ACK (0.2 s)."""
     rto_max: float = 10.0
     max_syn_acks: int = 5
-    """Unanswered SYN-ACKs after which the connection is forgotten: 25 s."""
+    """Unanswered repetitions of a SYN-ACK after which the connection is reset and forgotten: 35 s after the first."""
     max_retransmits: int = 10
     """Unanswered repetitions (of data, of a probe) after which the peer is taken for dead."""
     keepalive_idle: float = 600.0

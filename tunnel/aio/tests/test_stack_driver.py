@@ -95,11 +95,14 @@ def test_a_full_device_is_waited_for(factory: Factory) -> None:
             jam += 1
         assert jam > 3
         await asyncio.sleep(0.05)
-        assert bench.services.services, "reading goes on"
+        Peer(2, b"", to_port=PENDING).start(asyncio.get_running_loop().time(), writer(bench.far))
+        await asyncio.sleep(0.05)
+        assert len(bench.services.services) == 1, "what comes meanwhile waits in the device"
         for _ in range(jam):
             assert bench.far.read() == bytes(60_000)
         await drive(peer, bench.far, lambda: peer.finished)
         assert peer.got == data
+        assert len(bench.services.services) == 2
         bench.close()
 
     run(factory, main)
