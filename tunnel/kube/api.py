@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from multidict import CIMultiDict
 
 from tunnel.kube.errors import KubeconfigError, KubeError, Unreachable, from_response, from_status
 from tunnel.kube.grant import Grant
@@ -204,18 +203,16 @@ class Api:
         if (grant.certificate, grant.key) != (self._shown.certificate, self._shown.key):
             self._ssl = self._make_ssl(grant)
             self._shown = grant
-        headers = CIMultiDict({"Accept": JSON, "User-Agent": "tpctl"})
+        headers = {"Accept": JSON, "User-Agent": "tpctl", **(more or {})}
         if grant.authorization:
             headers["Authorization"] = grant.authorization
-        headers.extend(self._credentials.impersonation)
-        headers.update(more or {})
         async with asyncio.timeout(patience):
             return await self._http.request(
                 method,
                 self.server + path,
                 data=data,
                 params=params or None,
-                headers=headers,
+                headers=[*headers.items(), *self._credentials.impersonation],
                 timeout=limits,
                 ssl=self._ssl or False,
                 server_hostname=self._credentials.server_name,
