@@ -312,7 +312,8 @@ class EngagementController:
         now = asyncio.get_running_loop().time()
         wall = dt.datetime.now(dt.UTC).timestamp()
         try:
-            outcome = await evict(self._api, target, pod, wall, patient=rollover.patient(pods, now))
+            patient, idle = rollover.patient(pods, now), not rollover.wanted
+            outcome = await evict(self._api, target, pod, wall, patient=patient, idle=idle)
         except CannotEvict as error:
             return False, rollover.give_up(str(error), now)
         if outcome is Evicted.LATER:

@@ -35,10 +35,12 @@ class CannotEvict(Exception):
     """Neither way is open; the text says why."""
 
 
-async def evict(api: Api, target: Target, pod: PodView, wall: float, *, patient: bool) -> Evicted:
+async def evict(api: Api, target: Target, pod: PodView, wall: float, *, patient: bool, idle: bool) -> Evicted:
     """Evict exactly this pod (uid precondition). Raises `CannotEvict`, KubeError.
 
     patient: leave it at `HELD` where a disruption budget may allow it later.
+    idle: its agent serves nobody, and the pod is not ready any more, or will soon not be. A budget counts it as missing
+    then, and keeps it: it is deleted, for nobody misses it, and a StatefulSet's rollout would wait until it is ready.
     """
     body = {
         "apiVersion": "policy/v1",
@@ -55,7 +57,9 @@ async def evict(api: Api, target: Target, pod: PodView, wall: float, *, patient:
             if error.retryable:
                 return Evicted.LATER
             raise CannotEvict(f"pod {pod.name} cannot be evicted: {error}") from error
-        if patient and error.status == 429:
+        if idle and not pod.ready:
+            return await _delete(api, pod)
+        if patient and (idle or error.status == 429):
             return Evicted.HELD
         if target.kind not in _ROLLS_OUT:
             raise CannotEvict(f"a disruption budget keeps pod {pod.name}: {error}") from error
@@ -63,6 +67,19 @@ async def evict(api: Api, target: Target, pod: PodView, wall: float, *, patient:
         await _roll(api, target, pod, wall)
         return Evicted.ROLLING
     log.info("evicted pod %s of %s/%s", pod.name, target.kind.lower(), target.name)
+    return Evicted.GOING
+
+
+async def _delete(api: Api, pod: PodView) -> Evicted:
+    try:
+        await api.delete(paths.pods(pod.namespace, pod.name), body={"preconditions": {"uid": pod.uid}})
+    except ApiError as error:
+        if error.not_found or error.conflict:
+            return Evicted.GOING
+        if error.retryable:
+            return Evicted.LATER
+        raise CannotEvict(f"pod {pod.name} cannot be deleted: {error}") from error
+    log.info("deleted pod %s, which served nobody and was kept by a disruption budget", pod.name)
     return Evicted.GOING
 
 

@@ -100,8 +100,11 @@ class Rollover:
             self._held_since = now
 
     def patient(self, pods: Sequence[PodView], now: float) -> bool:
-        """Whether a budget that says no may say yes soon: not for the only pod of a workload, nor for ever."""
-        return len(pods) > 1 and (self._held_since is None or now - self._held_since < BUDGET_PATIENCE)
+        """Whether a pod that a budget keeps may go soon: not the only one of a workload, unless its agent serves nobody
+        and will not be ready in a moment; and not for ever."""
+        return (len(pods) > 1 or not self.wanted) and (
+            self._held_since is None or now - self._held_since < BUDGET_PATIENCE
+        )
 
     def give_up(self, why: str, now: float) -> Plan:
         """Nothing can be evicted, or nothing comes after it."""
@@ -129,8 +132,9 @@ class Rollover:
             return self._all_right(pods, live, unserved, now)
         if now < self._paused_until:
             return Plan(failed=self._why if wanted else "", look_again=self._paused_until - now)
-        # The least useful first, then the order of names, so that a second manager would choose the same.
-        candidate = min(wrong, key=lambda pod: (pod.ready, pod.name))
+        # The least useful first; on leave all are alike. Then the order of names, so that a second manager would choose
+        # the same, by length first: a StatefulSet makes no pod while one of a lower number is not ready.
+        candidate = min(wrong, key=lambda pod: (bool(wanted) and pod.ready, len(pod.name), pod.name))
         waiting = _first(
             self._await_turn(wrong, pods, live, now),
             self._await_agents(unserved, now),

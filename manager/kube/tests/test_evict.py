@@ -10,7 +10,7 @@ import pytest
 from manager.kube import paths
 from manager.kube.evict import RESTARTED, CannotEvict, Evicted, evict, replica_failure
 from manager.kube.tests.apiserver import FakeApiServer
-from manager.state.model import Target, format_time
+from manager.state.model import PodView, Target, format_time
 from manager.state.tests.samples import pod
 
 EVICTION = ("POST", paths.pods("shop", "web-1", "eviction"))
@@ -26,10 +26,12 @@ def budget(**spec: Any) -> FakeApiServer:
     return server
 
 
-def outcome(server: FakeApiServer, kind: str = "Deployment", *, patient: bool = False) -> Evicted:
+def outcome(
+    server: FakeApiServer, kind: str = "Deployment", *, patient: bool = False, idle: bool = False, of: PodView = POD
+) -> Evicted:
     async def run() -> Evicted:
         async with server.serving() as api:
-            return await evict(api, Target("shop", kind, "web"), POD, 2000.0, patient=patient)
+            return await evict(api, Target("shop", kind, "web"), of, 2000.0, patient=patient, idle=idle)
 
     return asyncio.run(run())
 
@@ -55,6 +57,27 @@ def test_two_budgets_never_do() -> None:
     server.refuse(*EVICTION, 500, "This pod has more than one PodDisruptionBudget")
     assert outcome(server, patient=True) is Evicted.ROLLING
     assert restarted(server) == format_time(2000)
+
+
+def test_a_pod_that_serves_nobody_is_kept_by_no_budget() -> None:
+    gone = pod("web-1", ready=False)
+    path = paths.pods("shop", "web-1")
+    for status, message in ((429, "no"), (500, "This pod has more than one PodDisruptionBudget")):
+        server = budget()
+        server.refuse(*EVICTION, status, message, causes=[{"reason": "DisruptionBudget"}])
+        assert outcome(server, patient=True, idle=True) is Evicted.HELD  # until it is not ready
+        assert ("DELETE", path) not in server.asked
+        assert outcome(server, patient=True, idle=True, of=gone) is Evicted.GOING
+        assert ("DELETE", path) in server.asked
+        assert restarted(server) is None
+        assert outcome(server, of=gone) is Evicted.ROLLING
+    server = FakeApiServer()
+    assert outcome(server, idle=True, of=gone) is Evicted.GOING
+    assert ("DELETE", path) not in server.asked
+    server = budget()
+    server.refuse("DELETE", path, 403, "pods is forbidden")
+    with pytest.raises(CannotEvict, match="forbidden"):
+        outcome(server, idle=True, of=gone)
 
 
 def test_a_rollout_that_will_replace_the_pod_is_not_begun_anew() -> None:

@@ -241,6 +241,7 @@ def test_one_that_does_not_get_ready_keeps_no_other_replaced() -> None:
 def test_a_budget_may_say_no_for_a_while_but_not_for_the_only_pod() -> None:
     rollover = Rollover(120)
     pods = [pod("a"), pod("b")]
+    rollover.step(APP, pods, (), 0)
     assert rollover.patient(pods, 0)
     rollover.held(0)
     rollover.held(10)
@@ -249,6 +250,15 @@ def test_a_budget_may_say_no_for_a_while_but_not_for_the_only_pod() -> None:
     rollover.evicted(pods[0], pods, 20)
     assert rollover.patient(pods, 100)
     assert not rollover.patient(pods[:1], 0)
+
+
+def test_on_leave_pods_go_in_the_order_of_their_numbers() -> None:
+    """A StatefulSet makes none before those of lower numbers are ready; agents that serve nobody are not."""
+    rollover = Rollover(120, in_place=True)
+    pods = [pod(name, "app", running="traffic-agent", ready=name == "web-2") for name in ("web-10", "web-2", "web-3")]
+    assert rollover.step(frozenset(), pods, (), 0).evict == pods[1]
+    # The only pod is waited for too: when it is not ready any more, no budget keeps it.
+    assert rollover.patient(pods[:1], 0)
 
 
 def test_a_rollout_that_stops_half_way_is_given_up() -> None:
