@@ -1,4 +1,4 @@
-"""A TCP proxy that stands for the line under real carriers: it can be cut by resets or by silence, and delays."""
+"""A TCP proxy that stands for the line under real carriers: it can be cut by resets or by silence, one way or both."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tunnel.aio.tasks import Tasks
 class LineProxy:
     """Forwards connections to `target` port on 127.0.0.1; `async with` it, dial `port`."""
 
-    def __init__(self, target: int, *, delay: float = 0.0) -> None:
+    def __init__(self, target: int) -> None:
         self._target = target
-        self._delay = delay
         self._tasks = Tasks("line")
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._open.set()
+        self._there = asyncio.Event()
+        self._there.set()
         self._refusing = False
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -49,10 +50,15 @@ class LineProxy:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
+    def mute(self) -> None:
+        """Let nothing more through to the target; what it says still comes back."""
+        self._there.clear()
+
     def restore(self) -> None:
         """The line is back; silent connections of before go on only now."""
         self._refusing = False
         self._open.set()
+        self._there.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -69,25 +75,15 @@ class LineProxy:
             return
         self._writers.add(far_writer)
         number = self.connections
-        self._tasks.spawn(self._pump(reader, far_writer), name=f"{number}.there")
-        self._tasks.spawn(self._pump(far_reader, writer), name=f"{number}.back")
+        self._tasks.spawn(self._pump(reader, far_writer, self._there), name=f"{number}.there")
+        self._tasks.spawn(self._pump(far_reader, writer, self._open), name=f"{number}.back")
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 18):
                 await self._open.wait()
-                if self._delay:
-                    loop.call_later(self._delay, self._write, writer, data)
-                else:
-                    writer.write(data)
-                    await writer.drain()
-        if self._delay:
-            await asyncio.sleep(self._delay)
+                await way.wait()
+                writer.write(data)
+                await writer.drain()
         self._writers.discard(writer)
         writer.close()
-
-    @staticmethod
-    def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-        if not writer.is_closing():
-            writer.write(data)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import random
 from collections.abc import AsyncIterator
 
@@ -15,13 +16,13 @@ import pytest
 from tunnel.aio import link_client
 from tunnel.aio.byte_stream import ByteStream
 from tunnel.aio.grpc_stream import CHANNEL_OPTIONS, MESSAGE_OPTIONS, Context, connect_stream, tunnel_rpc_handler
-from tunnel.aio.link_client import LinkClient, LinkRefused, LinkState
+from tunnel.aio.link_client import BACKOFF_LEAST, LinkClient, LinkRefused, LinkState
 from tunnel.aio.link_server import LinkServer
 from tunnel.aio.tasks import Tasks
 from tunnel.endpoint import Broken
 from tunnel.mux import frames, handshake
 from tunnel.mux.errors import GoAway, PeerLeft
-from tunnel.mux.flow import FlowKind
+from tunnel.mux.flow import Flow, FlowKind
 from tunnel.mux.lane import Lane
 from tunnel.mux.registry import Bounds
 from tunnel.mux.window import Budget
@@ -64,14 +65,14 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rigged(delay: float = 0.0) -> AsyncIterator[Rig]:
+async def rigged() -> AsyncIterator[Rig]:
     rig = Rig()
     server = grpc.aio.server(options=MESSAGE_OPTIONS)
     server.add_generic_rpc_handlers((tunnel_rpc_handler(rig.serve),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with LineProxy(port, delay=delay) as rig.line:
+        async with LineProxy(port) as rig.line:
             rig.client = LinkClient(
                 dial=rig.dial,
                 session="session",
@@ -119,13 +120,16 @@ async def test_connects_carries_both_ways_and_answers_queries() -> None:
 
 
 async def test_opening_takes_one_round_trip() -> None:
-    async with rigged(delay=0.15) as rig:
-        await asyncio.sleep(0.5)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    async with rigged() as rig:
+
+        def answer(flow: Flow) -> None:
+            rig.line.mute()  # whatever else the client might have to say does not arrive
+            flow.accept()
+
+        rig.server_side.answer = answer
         mine = open_flow(rig)
         await until(lambda: mine.opened)
-        assert loop.time() - began < 0.55  # two round trips are 0.6
+        rig.line.restore()
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -140,19 +144,17 @@ async def test_flows_go_on_after_the_line_was_cut(silent: bool, caplog: pytest.L
         await until(lambda: len(mine.received) > 1 << 20 and len(theirs.received) > 1 << 20)
         rig.line.cut(silent=silent)
         assert not theirs.closed
-        await until(lambda: LinkState.RECONNECTING in rig.states, 5)
+        await until(lambda: LinkState.RECONNECTING in rig.states)
         await asyncio.sleep(0.5)
-        loop = asyncio.get_running_loop()
-        restored = loop.time()
         rig.line.restore()
         await until(lambda: rig.states[-1] is LinkState.CONNECTED)
-        assert loop.time() - restored < 6
         mine.end()
         theirs.end()
-        await until(lambda: mine.closed == [None] and theirs.closed == [None], 20)
+        await until(lambda: mine.closed == [None] and theirs.closed == [None], 30)
         assert theirs.received == data
         assert mine.received == data
-        assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
+        said = [record.getMessage() for record in caplog.records if record.levelname != "INFO"]
+        assert [text for text in said if "did not close within" not in text] == []
 
 
 async def test_a_flow_is_not_slowed_by_stalled_readers() -> None:
@@ -165,14 +167,11 @@ async def test_a_flow_is_not_slowed_by_stalled_readers() -> None:
         link = rig.links.link("session")
         assert link is not None
         assert link.held <= 64 * 65536
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         for _ in range(20):
             mine = open_flow(rig, b"quick")
             mine.write(bytes(10000))
             mine.end()
             await until(lambda mine=mine: bool(mine.closed))
-        assert loop.time() - began < 3
 
 
 async def test_the_session_ends() -> None:
@@ -263,11 +262,11 @@ class MemoryRig:
             make_acceptor=lambda session, link: self.listener, name="memory", linger=linger, bounds=bounds, fair=fair
         )
         self.streams: dict[Lane, MemoryStream] = {}
-        self.dials = 0
+        self.dialled_at: list[float] = []
         self.refuse: Exception | None = None
 
     async def dial(self, lane: Lane) -> ByteStream:
-        self.dials += 1
+        self.dialled_at.append(asyncio.get_running_loop().time())
         if self.refuse is not None:
             raise self.refuse
         near, far = memory_streams()
@@ -291,8 +290,9 @@ async def test_whatever_dial_raises_is_tried_again_but_not_in_a_hurry() -> None:
     rig = MemoryRig()
     rig.refuse = ValueError("library trouble")
     client = rig.client()
-    await asyncio.sleep(0.5)
-    assert 3 <= rig.dials <= 9
+    await until(lambda: len(rig.dialled_at) == 5)
+    pauses = [after - before for before, after in itertools.pairwise(rig.dialled_at)]
+    assert all(pause > BACKOFF_LEAST * 2**index * 0.45 for index, pause in enumerate(pauses)), pauses
     rig.refuse = None
     await asyncio.wait_for(client.connected(), 5)
     rig.refuse = LinkRefused("not for you")
@@ -319,10 +319,11 @@ async def test_a_detached_link_lingers_and_then_ends() -> None:
     await until(lambda: mine.opened)
     ((_, theirs),) = rig.listener.flows.values()
     rig.refuse = OSError("no line")
+    loop = asyncio.get_running_loop()
+    cut_at = loop.time()
     await rig.streams[Lane.INTERACTIVE].cut()
-    await asyncio.sleep(0.1)
-    assert not theirs.closed
-    await until(lambda: theirs.closed == [Broken.LINK_LOST], 2)
+    await until(lambda: theirs.closed == [Broken.LINK_LOST])
+    assert loop.time() - cut_at > 0.29
     assert rig.links.links("session") == []
     rig.refuse = None
     await asyncio.wait_for(client.connected(), 5)
@@ -420,13 +421,11 @@ async def test_the_bulk_carrier_is_dialled_on_need_and_closed_when_idle(monkeypa
     assert Lane.BULK not in rig.streams
     ((_, theirs),) = rig.listener.flows.values()
     theirs.write(bytes(8 << 20))
-    await until(lambda: len(mine.received) == 8 << 20)
-    assert Lane.BULK in rig.streams
-    await until(lambda: client.link.lanes[Lane.BULK].attached is None, 3)
-    dials = rig.dials
+    await until(lambda: len(mine.received) == 8 << 20 and Lane.BULK in rig.streams)
+    await until(lambda: client.link.lanes[Lane.BULK].attached is None)
+    dials = len(rig.dialled_at)
     theirs.write(bytes(8 << 20))
-    await until(lambda: len(mine.received) == 16 << 20)
-    assert rig.dials >= dials
+    await until(lambda: len(mine.received) == 16 << 20 and len(rig.dialled_at) > dials)
     await rig.tasks.stop()
 
 

@@ -125,6 +125,7 @@ async def test_reading_stops_while_nobody_consumes_and_goes_on_after() -> None:
         endpoint.start(mine)
         data = random.Random(1).randbytes(20 << 20)
         sending = loop.create_task(loop.sock_sendall(peer, data))
+        await until(lambda: len(mine.received) >= READ_AHEAD)
         await asyncio.sleep(0.3)
         assert not sending.done()
         assert READ_AHEAD <= len(mine.received) <= 2 * READ_AHEAD

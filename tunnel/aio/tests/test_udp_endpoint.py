@@ -39,13 +39,13 @@ class Seen:
         self.changed.set()
 
 
-async def test_datagrams_go_both_ways_whole_and_then_it_expires() -> None:
+async def test_datagrams_go_both_ways_whole() -> None:
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
         peer.setblocking(False)
         seen = Seen()
-        endpoint = await dial_udp("127.0.0.1", peer.getsockname()[1], seen, idle=0.3)
+        endpoint = await dial_udp("127.0.0.1", peer.getsockname()[1], seen)
 
         def echo() -> None:
             data, address = peer.recvfrom(65535)
@@ -55,11 +55,22 @@ async def test_datagrams_go_both_ways_whole_and_then_it_expires() -> None:
         for number, size in enumerate((0, 1, 60000), 1):
             endpoint.send_datagram(bytes(size))
             await seen.wait_for(lambda number=number: len(seen.datagrams) == number)  # type: ignore[misc]
-        await seen.wait_for(lambda: bool(seen.expired))
         assert [len(data) for data in seen.datagrams] == [0, 2, 60001]
-        assert seen.expired == 1
-        endpoint.send_datagram(b"too late")
+        endpoint.close()
         loop.remove_reader(peer.fileno())
+
+
+async def test_an_idle_socket_expires_once() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        seen, began = Seen(), loop.time()
+        endpoint = await dial_udp("127.0.0.1", peer.getsockname()[1], seen, idle=0.2)
+        await seen.wait_for(lambda: bool(seen.expired))
+        assert loop.time() - began > 0.19
+        endpoint.send_datagram(b"too late")
+        endpoint.close()
+        assert seen.expired == 1
 
 
 async def test_a_port_nobody_listens_on_is_reported_and_closing_is_silent() -> None:

@@ -7,9 +7,23 @@ import socket
 
 import pytest
 
-from tunnel.aio import udp_endpoint
-from tunnel.aio.udp_endpoint import dial_udp
+from tunnel.aio.udp_endpoint import IDLE, STREAM_AFTER, STREAM_IDLE, dial_udp
 from tunnel.endpoint import Refusal
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock can be put forward."""
+
+    leapt = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.leapt
+
+    async def leap(self, seconds: float) -> None:
+        """Let time pass at once, and what is due then happen."""
+        self.leapt += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 class Owner:
@@ -28,26 +42,28 @@ class Owner:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_only_a_stream_stays_longer(monkeypatch: pytest.MonkeyPatch, answered: bool) -> None:
-    monkeypatch.setattr(udp_endpoint, "STREAM_AFTER", 0.05)
+def test_only_a_stream_stays_longer(answered: bool) -> None:
+    loop = LeapingLoop()
 
     async def run() -> None:
-        loop, owner = asyncio.get_running_loop(), Owner()
+        owner = Owner()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
             far.setblocking(False)
             far.bind(("127.0.0.1", 0))
-            near = await dial_udp("127.0.0.1", far.getsockname()[1], owner, idle=0.4, stream_idle=60)
+            near = await dial_udp("127.0.0.1", far.getsockname()[1], owner)
             for _ in range(3):
                 near.send_datagram(b"?")
                 _, address = await loop.sock_recvfrom(far, 100)
                 if answered:
                     owner.answered.clear()
                     await loop.sock_sendto(far, b"!", address)
-                    async with asyncio.timeout(5):
-                        await owner.answered.wait()
-                await asyncio.sleep(0.06)
-            await asyncio.sleep(0.6)
+                    await owner.answered.wait()
+                await loop.leap(STREAM_AFTER)
+            assert not owner.expired
+            await loop.leap(IDLE)
             assert owner.expired is not answered
-            near.close()
+            await loop.leap(STREAM_IDLE)
+            assert owner.expired
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(run())
