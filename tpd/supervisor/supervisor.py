@@ -210,8 +210,12 @@ class Supervisor:
         """Until cancelled: notice what others (DHCP, a VPN, a firewall's restart) do to the host under our hands."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            async with self._lock:
-                news = await self._host.tend()
+            try:
+                async with self._lock:
+                    news = await self._host.tend()
+            except Exception:  # the next look may go better, and the daemon must live on
+                log.exception("looking after the host")
+                continue
             if news:
                 for connection in list(self._connections):
                     await connection.resolvers_changed()

@@ -38,7 +38,7 @@ def test_what_others_remove_of_ours_is_put_back(place: Laptop) -> None:
     place.run("ip", "route", "flush", "table", "7000")
     place.run("nft", "flush", "ruleset")
     until(lambda: place.state_text() == connected)
-    assert place.log.read_text().count("put back") == 1
+    assert "put back what somebody had removed" in place.log.read_text()
     place.ask(pb.Request(quit=pb.Quit(stop_daemon=True)))
     place.daemons[0].wait(10)
     same(before, place.state_text())
@@ -118,7 +118,7 @@ def test_a_wish_that_could_not_be_applied_is_applied_later(place: Laptop) -> Non
     policy.write_text("allowSubnets: [203.0.113.0/24]\n")
     policy.chmod(0o666)
     wish(place, HOST | {"subnets": ["203.0.113.0/24"]})
-    until(lambda: place.log.read_text().count("must belong to root") == 3)
+    until(lambda: place.log.read_text().count("must belong to root") >= 3, 20)
     assert "203.0.113.0/24" not in place.run("ip", "route", "show", "table", "7000")
     policy.chmod(0o644)
     until(lambda: "203.0.113.0/24" in place.run("ip", "route", "show", "table", "7000"))

@@ -242,6 +242,13 @@ def test_changed_resolvers_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> 
     async def scenario(bench: Bench) -> None:
         await bench.connect()
         bench.host.own_upstreams = Upstreams(search=("new.example",))
+        tend = bench.host.tend
+
+        async def fails_once() -> bool:
+            monkeypatch.setattr(bench.host, "tend", tend)
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(bench.host, "tend", fails_once)
         bench.host.news = True
         async with asyncio.timeout(5):
             watch = asyncio.create_task(bench.supervisor.watch())
