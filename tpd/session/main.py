@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from functools import partial
@@ -45,8 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its failures reach us as statuses
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(sock, start, tun_fd))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # at the end of a login session it comes right behind SIGTERM
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(sock, start, tun_fd))
+    except Exception:
+        log.exception("ended by a bug")  # what is printed gets no further than the last line
+        raise
     return 0
 
 

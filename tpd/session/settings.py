@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,9 +53,12 @@ def resolve(request: daemon_pb2.Connect, found: Credentials) -> Settings:
         namespace=namespace,
         manager_namespace=request.manager_namespace,
         mapped_namespaces=tuple(sorted(set(request.mapped_namespaces))),
-        name=request.name or f"{context}-{namespace}",
+        name=request.name or _UNUSUAL.sub("-", f"{context}-{namespace}")[:253],
     )
 
+
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._@:/-]")
+"""What a context may have in its name and a connection may not: tpd refuses it."""
 
 _WORDS = {
     "context": "context",

@@ -17,6 +17,8 @@ KIND = Credentials("kind", "default", "https://api", user="admin")
 def test_defaults_and_differences() -> None:
     plain = resolve(daemon_pb2.Connect(), KIND)
     assert plain.name == "kind-default"
+    strange = resolve(daemon_pb2.Connect(), Credentials("my ü\n(1)", "default", "https://api", user="admin"))
+    assert strange.name == "my----1--default"
     assert difference(plain, plain) == ""
     other = resolve(daemon_pb2.Connect(namespace="shop", name="kind-default"), KIND)
     assert "namespace default, not shop" in difference(plain, other)
