@@ -71,6 +71,14 @@ def cluster(pytestconfig: pytest.Config) -> Cluster:
         pytest.fail("A test that uses the cluster must be marked with pytest.mark.cluster.")
 
 
+@pytest.fixture
+def local_cluster(cluster: Cluster) -> Cluster:
+    """For tests that know more than any cluster promises: addresses, processes of pods, who the administrator is."""
+    if isinstance(cluster, ExternalCluster):
+        pytest.skip("only the local cluster's addresses, processes and administrator are known")
+    return cluster
+
+
 class LaptopFactory(Protocol):
     """Makes laptops that end with the test; see `Laptop.create`."""
 

@@ -46,7 +46,7 @@ def test_no_kubeconfig(untouched: User) -> None:
 
 
 def test_an_unknown_context(untouched: User) -> None:
-    assert "no context 'nope'; it has tpctl" in untouched.refused("connect", "--context", "nope")
+    assert f"no context 'nope'; it has {untouched.context}" in untouched.refused("connect", "--context", "nope")
 
 
 def test_an_unreachable_api_server(untouched: User, cluster: Cluster) -> None:
@@ -80,10 +80,10 @@ def test_a_line_that_is_away(people: UserFactory, demo: str) -> None:
     user.connect(demo)
     user.laptop.cut()
     eventually("the loss to be seen", lambda: user.json("status")["connections"][0]["state"] == "reconnecting")
-    assert f"connection tpctl-{demo} is reconnecting" in user.refused("connect", "-n", demo)
+    assert f"connection {user.context}-{demo} is reconnecting" in user.refused("connect", "-n", demo)
     done = user.run("tpctl", "quit")
     user.laptop.restore()
-    assert done.stdout.startswith(f"Disconnected tpctl-{demo}\n  not released in the cluster")
+    assert done.stdout.startswith(f"Disconnected {user.context}-{demo}\n  not released in the cluster")
     assert done.returncode == 0
 
 

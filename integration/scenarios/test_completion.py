@@ -19,7 +19,7 @@ def complete(user: User, *words: str) -> list[str]:
 
 def test_contexts_namespaces_workloads_and_containers(cluster: Cluster, people: UserFactory, demo: str) -> None:
     user = people()
-    assert complete(user, "connect", "--context", "") == ["tpctl"]
+    assert complete(user, "connect", "--context", "") == [user.context]
     assert {"default", demo} <= set(complete(user, "connect", "-n", "de"))  # the cluster is asked, without a daemon
     user.connect("default")
     assert complete(user, "replace", "e") == []

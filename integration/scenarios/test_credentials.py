@@ -48,6 +48,7 @@ def write(user: User, *command: str) -> None:
     user.laptop.write_kubeconfig(json.dumps(document), path=CONFIG)
 
 
+@pytest.mark.usefixtures("local_cluster")
 def test_a_credential_plugin_runs_as_the_user(user: User, demo: str) -> None:
     write(user, "python3", "-c", PLUGIN)
     user.tpctl("connect", "-n", demo, "--kubeconfig", CONFIG)

@@ -27,23 +27,25 @@ def test_a_port_that_a_service_does_not_have_is_what_it_is_inside_the_cluster(pe
     assert name in {"ECONNREFUSED", "EHOSTUNREACH"}
 
 
+@pytest.mark.usefixtures("local_cluster")
 def test_an_address_that_nobody_has_is_unreachable_within_the_dial_limit(person: User) -> None:
     ((name, seconds),) = person.dial("10.244.0.250:80")
     assert name == "EHOSTUNREACH"
     assert seconds < 11
 
 
+@pytest.mark.usefixtures("local_cluster")
 @pytest.mark.parametrize("address", ["10.96.250.250", "10.244.0.1"])
 def test_nothing_opens_where_nobody_listens(person: User, address: str) -> None:
     assert person.dial(f"{address}:4")[0][0] in {"ECONNREFUSED", "EHOSTUNREACH"}
 
 
 def test_an_api_server_inside_an_announced_subnet_goes_on_working(
-    people: UserFactory, cluster: Cluster, demo: str
+    people: UserFactory, local_cluster: Cluster, demo: str
 ) -> None:
     user = people()
     inside = f"https://{addresses.API_AMONG_SERVICES}:{addresses.API_PORT}"
-    user.laptop.write_kubeconfig(cluster.kubeconfig("admin", ["system:masters"], server=inside))
+    user.laptop.write_kubeconfig(local_cluster.kubeconfig("admin", ["system:masters"], server=inside))
     user.connect(demo)
     assert inside in user.tpctl("status")
     time.sleep(1)  # the routes are in force: requests of now on take them
@@ -52,6 +54,7 @@ def test_an_api_server_inside_an_announced_subnet_goes_on_working(
     assert "connected" in user.tpctl("status")
 
 
+@pytest.mark.usefixtures("local_cluster")
 def test_a_subnet_that_the_laptop_routes_elsewhere_is_left_alone_and_named(people: UserFactory, demo: str) -> None:
     user = people()
     vpn = "ip link add vpn0 type veth peer name vpn1 && ip link set vpn0 up && ip route add 10.96.0.0/16 dev vpn0"

@@ -35,6 +35,12 @@ class User:
         self.laptop = laptop
         self.account = account
 
+    @property
+    def context(self) -> str:
+        """Of the kubeconfig."""
+        document = json.loads(self.laptop.path("/home/dev/.kube/config").read_text())
+        return str(document["current-context"])
+
     def run(
         self, *argv: str, timeout: float = 30, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:

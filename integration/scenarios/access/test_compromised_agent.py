@@ -22,7 +22,7 @@ from integration.scenarios.apps import LAPTOP
 from integration.scenarios.user import eventually
 from tunnel.proto import open_pb2
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_cluster")]
 
 PORT = 9911
 TCP, UDP = open_pb2.TCP, open_pb2.UDP

@@ -15,7 +15,7 @@ from integration.scenarios.access.processes import of_pod, resident
 from integration.scenarios.access.stage import Stage
 from integration.scenarios.user import eventually
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_cluster")]
 
 SECONDS = 3.0
 """For which connections are held that the other side does not end."""
