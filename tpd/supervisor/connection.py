@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tpd.supervisor import users
-from tpd.supervisor.host.types import Applied, Device, Host, HostError, Upstreams, Wish
+from tpd.supervisor.host.types import Applied, Device, Host, HostError, Slot, Upstreams, Wish
 from tpd.supervisor.worker import Worker, WorkerGone
 from tunnel.proto import daemon_pb2 as pb
 from tunnel.version import VERSION
@@ -40,7 +41,11 @@ class Connection:
         self._device: Device | None = None
         self._config: pb.HostConfig | None = None
         self._upstreams = Upstreams()
+        self._starting = asyncio.Lock()
+        self._closing: asyncio.Task[None] | None = None
         self.ended = False
+        self.problem = ""
+        """Why something of it may still be on the host, after `close`."""
         self.undone = asyncio.Event()
         """Nothing of it is on the host."""
         self.undone.set()
@@ -52,6 +57,12 @@ class Connection:
 
     async def start(self) -> None:
         """Make the device and start the worker. Raises HostError or WorkerGone; then `close` undoes what was done."""
+        async with self._starting:
+            await self._start()
+        if self.ended:  # `close` has waited, and undoes it now
+            raise WorkerGone("the connection was quit while it was being made; run: tpctl connect")
+
+    async def _start(self) -> None:
         async with self._lock:
             self._device = device = await self._host.open(self.label, self.user.uid)
             self.undone.clear()
@@ -178,35 +189,56 @@ class Connection:
 
     async def quit(self, on_progress: Progress) -> list[str]:
         """Let the worker release what it holds in the cluster, within a bound. What it could not release, as texts."""
+        if self.worker is None:
+            return []  # it has not begun to hold anything
+
+        async def tell(event: pb.Event) -> None:
+            with suppress(OSError):  # a caller that went away does not stop it
+                await on_progress(event)
+
         try:
             async with asyncio.timeout(QUIT_GRACE):
-                event = await self.ask(pb.Request(version=VERSION, quit=pb.Quit()), on_progress)
+                event = await self.ask(pb.Request(version=VERSION, quit=pb.Quit()), tell)
                 return list(event.quit.not_released)
         except TimeoutError:
-            problem = f"{self.label}: the worker did not answer in time"
+            problem = "the worker did not answer in time"
         except WorkerGone as gone:
-            problem = f"{self.label}: {gone}"
-        log.warning("%s", problem)
-        return [problem]
+            problem = str(gone)
+        log.warning("%s: the worker did not say that it released everything", self.label)
+        return [f"{self.label}: {problem}"]
 
     async def close(self) -> None:
         """End the worker and undo everything on the host. Repeatable: the worker's end and a quit may both come here,
-        and both return when it is done."""
+        and both return when it is done. What fails is logged, and is the `problem`."""
         self.ended = True
-        device, self._device = self._device, None  # taken at once: the first one does it
-        if device is None:
-            await self.undone.wait()
-            return
-        try:
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(), name=f"undo {self.label}")
+        await asyncio.shield(self._closing)  # whoever is cancelled meanwhile must not leave the host half undone
+
+    async def _close(self) -> None:
+        async with self._starting:
+            device, self._device = self._device, None
+        if device is not None:
             # Routes and names first: while the worker ends, the laptop already works as before.
+            await self._undo(self._host.withdraw, device.slot)
+        if self.worker is not None:
+            await self.worker.end()
+        if device is not None:
+            self.problem = await self._undo(self._host.close, device.slot)
+        self.undone.set()
+
+    async def _undo(self, step: Callable[[Slot], Awaitable[None]], slot: Slot) -> str:
+        """Why it failed, or nothing: the next step is due all the same, and no other connection suffers."""
+        try:
             async with self._lock:
-                await self._host.withdraw(device.slot)
-            if self.worker is not None:
-                await self.worker.end()
-            async with self._lock:
-                await self._host.close(device.slot)
-        finally:
-            self.undone.set()
+                await step(slot)
+        except HostError as error:
+            log.error("%s of %s: %s", slot.device, self.label, error)
+            return str(error)
+        except Exception as error:
+            log.exception("%s of %s: %s", slot.device, self.label, step.__name__)
+            return f"not everything of {slot.device} could be undone: {error or type(error).__name__}"
+        return ""
 
 
 def upstreams_message(upstreams: Upstreams) -> pb.Upstreams:

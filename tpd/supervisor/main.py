@@ -122,13 +122,17 @@ def _detach(options: Options, lock: int) -> None:
     except OSError as error:
         log.error("ended: %s", error)
         os.write(theirs, f"tpd cannot start: {error}".encode())
+    except Exception:
+        log.exception("ended")  # nobody else would say it
     finally:
         logging.shutdown()
         os._exit(status)
 
 
 def _logging(path: Path | None) -> None:
-    logs.begin("info", path)
+    from tpd.supervisor import users
+
+    logs.begin("info", path, users.group_id())
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
 
 
@@ -137,6 +141,7 @@ async def _run(options: Options, ready: int) -> int:
     from tpd.supervisor.host.linux import LinuxHost
     from tpd.supervisor.server import Server, notify_ready
     from tpd.supervisor.supervisor import Supervisor
+    from tunnel.aio.tasks import Tasks
 
     host = LinuxHost(state=options.state, policy_file=options.policy)
     for text in await host.restore():
@@ -144,24 +149,27 @@ async def _run(options: Options, ready: int) -> int:
     if options.restore:
         return 0
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
-        supervisor = Supervisor(host, tasks, module=options.worker)
-        server = Server(options.socket, supervisor.handle, starter=users.starter(os.environ))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, supervisor.stop.set)
+    tasks = Tasks("tpd")
+    supervisor = Supervisor(host, tasks, module=options.worker)
+    server = Server(options.socket, supervisor.handle, starter=users.starter(os.environ))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # logind ends a session with SIGTERM and SIGHUP
+        loop.add_signal_handler(number, supervisor.stop.set)
+    try:
         await server.start()
         log.info("tpd %s listens on %s", VERSION, options.socket)
         notify_ready()
         if ready >= 0:
             os.write(ready, b"ready")
             os.close(ready)
-        watch = tasks.create_task(supervisor.watch(), name="resolver watch")
+        watch = tasks.spawn(supervisor.watch(), name="resolver watch")
         await supervisor.stop.wait()
-        watch.cancel()
         log.info("stopping")
+        watch.cancel()
+    finally:
         await server.close()
         await supervisor.shutdown()
         await server.drain(2)
+        await tasks.stop()
     log.info("stopped")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from tpd.supervisor import users
 from tpd.supervisor.connection import Connection, Progress
 from tpd.supervisor.host.types import Host, HostError
 from tpd.supervisor.worker import MODULE, WorkerGone
+from tunnel.aio.tasks import Tasks
 from tunnel.proto import daemon_pb2 as pb
 from tunnel.version import VERSION
 
@@ -24,6 +26,8 @@ UNDO_GRACE = 5.0
 """Seconds for which an answer waits until what a dead worker left is undone."""
 MAX_PER_USER = 8
 """Connections of one user at once."""
+_NAME = re.compile(r"[A-Za-z0-9._@:/-]{1,253}")
+"""What a connection may be called: others read its name in their sentences, and root in the log."""
 
 
 class Refused(Exception):
@@ -38,7 +42,7 @@ class Refused(Exception):
 class Supervisor:
     """Owns the connections. Every method acts for one user, who sees and changes only their own; root all."""
 
-    def __init__(self, host: Host, tasks: asyncio.TaskGroup, *, module: str = MODULE) -> None:
+    def __init__(self, host: Host, tasks: Tasks, *, module: str = MODULE) -> None:
         self._host = host
         self._tasks = tasks
         self._module = module
@@ -134,6 +138,8 @@ class Supervisor:
         return pb.StatusResult(version=VERSION, pid=os.getpid(), connections=[*statuses, *lost])
 
     async def _connect(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        if request.connect.name and not _NAME.fullmatch(request.connect.name):
+            raise Refused("a connection's name has only letters, digits and ._@:/-, at most 253; choose another --name")
         async with self._connecting.setdefault(user.uid, asyncio.Lock()):
             own = [one for one in self._connections if one.user.uid == user.uid and not one.ended]
             name = request.connect.name
@@ -147,17 +153,21 @@ class Supervisor:
             return await self._new(user, request, on_progress)
 
     async def _new(self, user: users.User, request: pb.Request, on_progress: Progress) -> pb.Event:
+        if self.stop.is_set():
+            raise Refused("tpd is being stopped; run the same command again", retryable=True)
         self._lost.pop(user.uid, None)
         connection = Connection(user, request, self._host, self._lock, self._module)
         self._connections.append(connection)
         served = False
         try:
             await connection.start()
-            self._tasks.create_task(self._serve(connection), name=f"connection of {users.name(user.uid)}")
+            self._tasks.spawn(self._serve(connection), name=f"connection of {users.name(user.uid)}")
             event = await connection.ask(request, on_progress)
             if event.WhichOneof("event") != "connect":
                 return event
             result = event.connect
+            if not _NAME.fullmatch(result.name):
+                raise Refused("the session worker gave the connection no possible name; choose one with --name")
             if any(
                 one.name == result.name and one.user.uid == user.uid
                 for one in self._connections
@@ -178,14 +188,15 @@ class Supervisor:
         except Exception:  # a bug in one connection must not end the others; what it asked for is undone below
             log.exception("connection %s", connection.label)
         finally:
-            unexpected = not connection.ended
-            if unexpected and connection.worker is not None:
-                log.error("worker %d ended by itself: %s", connection.worker.pid, connection.worker.printed().strip())
-            if unexpected and connection.result is not None and connection.worker is not None:
-                reason = f"the session worker ended: {connection.worker.last_words()}; run: tpctl connect"
+            worker = connection.worker
+            unexpected = not connection.ended and worker is not None
+            if unexpected and worker is not None and connection.result is not None:
+                reason = f"the session worker ended: {worker.last_words()}; run: tpctl connect"
                 status = pb.ConnectionStatus(connection=connection.result, state="failed", reason=reason)
                 self._lost.setdefault(connection.user.uid, [])[:] = [status]
-            await asyncio.shield(self._end(connection))
+            await self._end(connection)
+            if unexpected and worker is not None:
+                log.error("worker %d of %s ended by itself: %s", worker.pid, connection.label, worker.exit())
 
     async def _end(self, connection: Connection) -> None:
         await connection.close()
@@ -204,6 +215,8 @@ class Supervisor:
         left = await self._close_all(ended, on_progress)
         if request.quit.stop_daemon:
             self.stop.set()
+        if problems := [one.problem for one in ended if one.problem]:
+            raise HostError(f"disconnected, but {'; '.join(problems)}; look at: tpctl daemon logs; tpd goes on trying")
         return pb.QuitResult(connections=[one.label for one in ended], not_released=left)
 
     async def watch(self) -> None:
@@ -213,12 +226,14 @@ class Supervisor:
             try:
                 async with self._lock:
                     news = await self._host.tend()
-            except Exception:  # the next look may go better, and the daemon must live on
+            except Exception:  # whatever it is, the next look may be better
                 log.exception("looking after the host")
                 continue
-            if news:
-                for connection in list(self._connections):
+            for connection in list(self._connections) if news else ():
+                try:
                     await connection.resolvers_changed()
+                except Exception:  # the others want to know, too
+                    log.exception("connection %s: the laptop's resolvers changed", connection.label)
 
     async def shutdown(self) -> None:
         """End every connection in order: clusters first, then workers, then the host is as it was."""
@@ -226,9 +241,13 @@ class Supervisor:
 
     async def _close_all(self, connections: list[Connection], on_progress: Progress) -> list[str]:
         async def close(connection: Connection) -> list[str]:
-            left = await connection.quit(on_progress)
-            await self._end(connection)
-            return left
+            try:
+                return await connection.quit(on_progress)
+            except Exception:  # its changes to the host are undone all the same
+                log.exception("quit of %s", connection.label)
+                return [f"{connection.label}: tpd failed on it"]
+            finally:
+                await self._end(connection)
 
         # Shielded: a caller that goes away in the middle must not leave the host half undone.
         left = await asyncio.shield(asyncio.gather(*(close(one) for one in connections)))

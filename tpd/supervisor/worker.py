@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
-from tpd.supervisor import users
+from tpd.supervisor import keyring, users
 from tunnel import control
 from tunnel.proto import daemon_pb2 as pb
 
@@ -21,14 +21,64 @@ log = logging.getLogger("tpd.worker")
 MODULE = "tpd.session"
 EXIT_GRACE = 3.0
 """Seconds between closing the control socket and SIGKILL."""
-_MAX_EVENTS = 1000
-"""Per request, waiting for a caller that does not read; more are dropped."""
+KILL_GRACE = 2.0
+"""Seconds for the kernel to end what got SIGKILL; a process that waits for a dead file server takes longer."""
+_MAX_PROGRESS = 64 * 1024
+"""Bytes of progress per request that wait for a caller that does not read; more is dropped."""
+_WISHES = 20.0
+"""Wishes for the host per second, on average; each costs tpd dozens of system calls."""
+_WISHES_AT_ONCE = 20
 _KEPT = 4096
 """Bytes of what the worker printed last: the reason when it dies."""
 
 
 class WorkerGone(Exception):
     """The worker ended, or never spoke. The text is one sentence."""
+
+
+class Pace:
+    """When the next of many things may happen, so that they stay below a rate after a burst. Pure."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._each = 1 / rate
+        self._burst = burst
+        self._due = 0.0
+
+    def delay(self, now: float) -> float:
+        """Seconds to wait before one more."""
+        self._due = max(self._due, now) + self._each
+        return max(0.0, self._due - self._burst * self._each - now)
+
+
+class _Events:
+    """One request's events on their way to its caller."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[pb.Event | None] = asyncio.Queue()
+        self._progress = 0
+        self._final = False
+
+    def put(self, event: pb.Event) -> None:
+        """Queue it; what comes after the final event, and progress that nobody reads, is dropped."""
+        if self._final:
+            return
+        self._final = event.WhichOneof("event") != "progress"
+        if not self._final:
+            if self._progress + event.ByteSize() > _MAX_PROGRESS:
+                return
+            self._progress += event.ByteSize()
+        self._queue.put_nowait(event)
+
+    def end(self) -> None:
+        """No more will come."""
+        self._queue.put_nowait(None)
+
+    async def get(self) -> pb.Event | None:
+        """The next one; None: the worker is gone."""
+        event = await self._queue.get()
+        if event is not None and event.WhichOneof("event") == "progress":
+            self._progress -= event.ByteSize()
+        return event
 
 
 class Worker:
@@ -38,18 +88,24 @@ class Worker:
         self,
         process: asyncio.subprocess.Process,
         sock: socket.socket,
+        output: int,
         on_host: Callable[[pb.HostConfig], Awaitable[None]],
     ) -> None:
         self._process = process
         self._sock = sock
+        self._output = output
         self._on_host = on_host
+        self._reader = asyncio.StreamReader()
         self._writer: asyncio.StreamWriter | None = None
-        self._waiting: dict[int, asyncio.Queue[pb.Event | None]] = {}
+        self._waiting: dict[int, _Events] = {}
         self._ids = itertools.count(1)
         self._printed = b""
-        self._early: list[pb.ToWorker] = []
+        self._silent = asyncio.Event()
+        self._unread = False
         self.gone = False
         """Its control socket has closed: it serves nothing any more."""
+        os.set_blocking(output, False)
+        asyncio.get_running_loop().add_reader(output, self._read_output)
 
     @property
     def pid(self) -> int:
@@ -73,10 +129,13 @@ class Worker:
         dynamic loader reads LD_* after the process has become the user's. Raises WorkerGone.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A pipe of our own: asyncio's would make the wait for the process a wait for whatever inherited it.
+        printed, prints = os.pipe()
         try:
             identity = {}
             if os.geteuid() == 0:
                 identity = {"user": user.uid, "group": user.gid, "extra_groups": users.supplementary_groups(user)}
+            keyring.join_new_one()  # in this thread, which is the one that forks, with nothing in between
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-I",
@@ -85,7 +144,7 @@ class Worker:
                 "--control-fd",
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=prints,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 env=dict(environment),
@@ -94,92 +153,112 @@ class Worker:
                 umask=0o077,
                 **identity,  # type: ignore[arg-type]  # one dict for three keywords of different types
             )
-        except OSError as error:
+        except BaseException as error:
             ours.close()
-            raise WorkerGone(f"cannot start a session worker: {error.strerror}") from error
+            os.close(printed)
+            if isinstance(error, OSError):
+                raise WorkerGone(f"cannot start a session worker: {error.strerror}") from error
+            raise
         finally:
             theirs.close()
-        worker = cls(process, ours, on_host)
+            os.close(prints)
+        worker = cls(process, ours, printed, on_host)
         try:
             ours.settimeout(5)
             control.send_with_fd(ours, pb.ToWorker(start=start), tun)  # fits the socket's buffer: it cannot block
-        except OSError as error:
+            ours.setblocking(False)
+            worker._reader, worker._writer = await asyncio.open_connection(sock=ours, limit=control.MAX_MESSAGE)
+        except BaseException as error:
             await worker.end()
-            raise WorkerGone(f"the session worker ended at once: {worker.last_words()}") from error
+            if isinstance(error, OSError):
+                raise WorkerGone(f"the session worker ended at once: {worker.last_words()}") from error
+            raise
         return worker
 
     async def run(self) -> None:
         """Serve the worker's messages until its control socket closes; every open request then ends."""
-        self._sock.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=self._sock, limit=control.MAX_MESSAGE)
-        self._writer = writer
-        for early in self._early:
-            writer.write(control.encode(early))
-        self._early.clear()
+        assert self._writer is not None
+        pace = Pace(_WISHES, _WISHES_AT_ONCE)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                printed = tasks.create_task(self._collect(), name=f"worker {self.pid} output")
-                try:
-                    while (message := await control.read(reader, pb.FromWorker)) is not None:
-                        match message.WhichOneof("message"):
-                            case "event":
-                                queue = self._waiting.get(message.event.id)
-                                if queue is not None and queue.qsize() < _MAX_EVENTS:
-                                    queue.put_nowait(message.event.event)
-                            case "host":
-                                await self._on_host(message.host)
-                            case _:
-                                log.warning("worker %d sent a message that tpd does not know", self.pid)
-                except (control.BadMessage, OSError) as error:
-                    log.warning("worker %d: %s", self.pid, error)
-                finally:
-                    self.gone = True
-                    writer.close()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(0.5):
-                            await asyncio.shield(printed)
-                    printed.cancel()
+            while not self._unread and (message := await control.read(self._reader, pb.FromWorker)) is not None:
+                match message.WhichOneof("message"):
+                    case "event":
+                        if (events := self._waiting.get(message.event.id)) is not None:
+                            events.put(message.event.event)
+                    case "host":
+                        await asyncio.sleep(pace.delay(asyncio.get_running_loop().time()))
+                        await self._on_host(message.host)
+                    case _:
+                        log.warning("worker %d sent a message that tpd does not know", self.pid)
+        except (control.BadMessage, OSError) as error:
+            log.warning("worker %d: %s", self.pid, error)
         finally:
-            for queue in self._waiting.values():
-                queue.put_nowait(None)
+            self.gone = True
+            self._writer.transport.abort()
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await self._silent.wait()  # its last words may still be on their way
+            finally:
+                for events in self._waiting.values():
+                    events.end()
 
-    async def _collect(self) -> None:
-        assert self._process.stdout is not None
-        while data := await self._process.stdout.read(65536):
-            self._printed = (self._printed + data)[-_KEPT:]
+    def _read_output(self) -> None:
+        try:
+            data = os.read(self._output, 65536)
+        except BlockingIOError:
+            return
+        self._printed = (self._printed + data)[-_KEPT:]
+        if not data:
+            self._close_output()
+
+    def _close_output(self) -> None:
+        if not self._silent.is_set():
+            self._silent.set()
+            asyncio.get_running_loop().remove_reader(self._output)
+            os.close(self._output)
 
     def last_words(self) -> str:
-        """The last line that the worker printed, made harmless for a terminal."""
+        """The last line that the worker printed, made harmless for a terminal. For its user alone: not for the log."""
+        if self._unread:
+            return "it did not read its messages"
         lines = [line for line in self._printed.decode(errors="replace").splitlines() if line.strip()]
         text = lines[-1].strip() if lines else "it said nothing"
         return "".join(c if c.isprintable() else "?" for c in text)[:300]
 
-    def printed(self) -> str:
-        """All that is kept of what the worker printed, for the log."""
-        text = self._printed.decode(errors="replace")
-        return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    def exit(self) -> str:
+        """How the process ended."""
+        code = self._process.returncode
+        if code is None:
+            return "it still runs"
+        return f"exit status {code}" if code >= 0 else f"signal {-code}"
 
     def send(self, message: pb.ToWorker) -> None:
-        """Queue a message; a worker that is gone does not get it."""
-        if self._writer is None:
-            self._early.append(message)
-        elif not self._writer.is_closing():
-            self._writer.write(control.encode(message))
+        """Queue a message; a worker that is gone does not get it, and one that does not read is given up."""
+        assert self._writer is not None
+        transport = self._writer.transport
+        if transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > control.MAX_MESSAGE:
+            log.error("worker %d does not read its messages; it is ended", self.pid)
+            self._unread = True
+            transport.abort()
+            return
+        transport.write(control.encode(message))
 
     async def ask(self, request: pb.Request, on_progress: Callable[[pb.Event], Awaitable[None]]) -> pb.Event:
         """Forward a request and return its final event; `on_progress` gets those before it.
 
         When the caller is cancelled, the worker is told. Raises WorkerGone when the worker ends first.
         """
-        if self._writer is not None and self._writer.transport.get_write_buffer_size() > control.MAX_MESSAGE:
-            raise WorkerGone("the session worker does not read its messages; run: tpctl quit")
+        if self.gone:
+            raise WorkerGone(f"the session worker ended: {self.last_words()}")
         number = next(self._ids)
-        queue: asyncio.Queue[pb.Event | None] = asyncio.Queue()
-        self._waiting[number] = queue
-        self.send(pb.ToWorker(request=pb.Forwarded(id=number, request=request)))
+        self._waiting[number] = events = _Events()
         try:
+            self.send(pb.ToWorker(request=pb.Forwarded(id=number, request=request)))
             while True:
-                event = await queue.get()
+                event = await events.get()
                 if event is None:
                     raise WorkerGone(f"the session worker ended: {self.last_words()}")
                 if event.WhichOneof("event") != "progress":
@@ -192,13 +271,21 @@ class Worker:
             del self._waiting[number]
 
     async def end(self) -> None:
-        """Close the control socket, give the worker a moment, then kill it and its children's session. Repeatable."""
+        """Close the control socket, give the worker a moment, then kill it and its children's session. Repeatable, and
+        bounded, whatever the worker and its children do."""
         if self._writer is not None:
-            self._writer.close()
-        self._sock.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(EXIT_GRACE):
-                await self._process.wait()
+            self._writer.transport.abort()  # a close would wait until the worker has read what is on its way
+        else:
+            self._sock.close()
+        await self._exited(EXIT_GRACE)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # it is the leader of its own session and group
-        await self._process.wait()
+        if not await self._exited(KILL_GRACE):
+            log.error("worker %d outlives SIGKILL", self.pid)
+        self._close_output()
+
+    async def _exited(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+        return self._process.returncode is not None

@@ -2,8 +2,10 @@
 
 Workloads of `replace` choose what it does: "die" (SIGKILL itself), "whoami" (who and where it is), "hang",
 "inject" (write the packet that `container` has as hex), "wish" (ask for the HostConfig that `container` has as JSON),
-"garbage" (send tpd the bytes that `container` has as hex, and nothing more). What is replaced is in the status until
-it is left; "late" is left only when workloads are listed meanwhile.
+"garbage" (send tpd the bytes that `container` has as hex, and nothing more), "deaf" (read and answer nothing more),
+"orphan" (leave a child in a session of its own that keeps the output open), "flood" (progress without end, then an
+answer), "wishes" (ask for as many HostConfigs as `container` says, and read no answer). What is replaced is in
+the status until it is left; "late" is left only when workloads are listed meanwhile.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 
+from tpd.supervisor import keyring
 from tunnel import control
 from tunnel.proto import daemon_pb2 as pb
 
@@ -78,6 +83,7 @@ class ExampleWorker:
                 left = self.engaged.pop(name, None)
                 self.answer(number, pb.Event(leave=pb.LeaveResult(left=[left] if left else [])))
             case "quit":
+                self.answer(number, pb.Event(progress=pb.Progress(step="quit", text="releasing")))
                 self.answer(number, pb.Event(quit=pb.QuitResult()))
 
     async def connect(self, number: int, connect: pb.Connect) -> None:
@@ -127,6 +133,19 @@ class ExampleWorker:
             self.writer.write(bytes.fromhex(replace.container))
             self.writer.write_eof()
             return
+        if replace.workload in ("deaf", "wishes"):
+            self.answer(number, pb.Event(progress=pb.Progress(step="deaf", text="deaf from now on")))
+            for _ in range(int(replace.container or "0")):
+                self.send(pb.FromWorker(host=pb.HostConfig(id=3)))
+            time.sleep(3600)  # noqa: ASYNC251  nothing is read while it lasts
+        if replace.workload == "orphan":
+            child = subprocess.Popen(["sleep", "30"], start_new_session=True)  # noqa: ASYNC220
+            self.answer(number, pb.Event(replace=pb.ReplaceResult(environment={"pid": str(child.pid)})))
+            return
+        if replace.workload == "flood":
+            progress = pb.Event(progress=pb.Progress(step="flood", text="x" * 10_000))
+            for _ in range(200):
+                self.answer(number, progress)
         if replace.workload == "hang":
             self.answer(number, pb.Event(progress=pb.Progress(step="hang", text="hanging")))
             await asyncio.sleep(3600)
@@ -134,6 +153,7 @@ class ExampleWorker:
             "uid": str(os.getuid()),
             "gid": str(os.getgid()),
             "groups": json.dumps(sorted(os.getgroups())),
+            "keyring": str(keyring.session()),
             "session": str(os.getsid(0) == os.getpid()),
             "cwd": os.getcwd(),
             "fds": json.dumps(sorted(int(fd) for fd in os.listdir("/proc/self/fd"))),

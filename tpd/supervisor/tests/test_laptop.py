@@ -114,12 +114,14 @@ def test_kill_9_of_anybody(place: Laptop, victims: str) -> None:
     assert not list(place.state.glob("journal/*.jsonl"))
 
 
-def test_a_terminated_tpd_undoes_everything_before_it_ends(place: Laptop) -> None:
+@pytest.mark.parametrize("signals", ["TERM", "TERM HUP", "HUP TERM HUP"])  # logind sends two at the end of a session
+def test_a_terminated_tpd_undoes_everything_before_it_ends(place: Laptop, signals: str) -> None:
     before = place.state_text()
     daemon = place.start_daemon()
     place.connect(json.dumps(HOST))
     _, worker = pids(place)
-    daemon.send_signal(signal.SIGTERM)
+    for each in signals.split():
+        daemon.send_signal(signal.Signals[f"SIG{each}"])
     assert daemon.wait(10) == 0
     assert not alive(worker)
     same(before, place.state_text())

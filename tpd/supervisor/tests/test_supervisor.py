@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from tpd.supervisor.host.memory import MemoryHost
 from tpd.supervisor.host.types import Slot, Upstreams
 from tpd.supervisor.supervisor import Supervisor
 from tpd.supervisor.users import User
+from tpd.supervisor.worker import Worker
+from tunnel.aio.tasks import Tasks
 from tunnel.proto import daemon_pb2 as pb
 from tunnel.version import VERSION
 
@@ -23,7 +26,7 @@ HOST = json.dumps({"subnets": ["10.96.0.0/12"], "domains": ["svc", "cluster.loca
 
 
 class Bench:
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tasks: Tasks) -> None:
         self.host = MemoryHost()
         self.supervisor = Supervisor(self.host, tasks, module="tpd.supervisor.tests.example_worker")
         self.progress: list[str] = []
@@ -52,13 +55,14 @@ class Bench:
 
 def run(scenario: Callable[[Bench], Awaitable[None]]) -> None:
     async def go() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            bench = Bench(tasks)
-            try:
-                await scenario(bench)
-            finally:
-                await bench.supervisor.shutdown()
-            assert bench.host.granted == {}
+        tasks = Tasks("test")
+        bench = Bench(tasks)
+        try:
+            await scenario(bench)
+        finally:
+            await bench.supervisor.shutdown()
+            await tasks.stop()
+        assert bench.host.granted == {}
 
     asyncio.run(go())
 
@@ -264,6 +268,30 @@ def test_changed_resolvers_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> 
     run(scenario)
 
 
+def test_a_failing_look_at_the_resolvers_ends_neither_tpd_nor_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tpd.supervisor.supervisor.WATCH_INTERVAL", 0.02)
+
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        looks = []
+
+        async def broken() -> Upstreams:
+            looks.append(1)
+            bench.host.news = True
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(bench.host, "upstreams", broken)
+        bench.host.news = True
+        watch = asyncio.create_task(bench.supervisor.watch())
+        while len(looks) < 2:
+            bench.host.news = True
+            await asyncio.sleep(0.02)
+        assert not watch.done()
+        watch.cancel()
+
+    run(scenario)
+
+
 def test_a_worker_that_hangs_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.connect()
@@ -275,5 +303,99 @@ def test_a_worker_that_hangs_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatc
         assert list(event.quit.not_released) == ["example-demo: the worker did not answer in time"]
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("name", ["a b", "a\x1b[2J", "a\nb", "x" * 254, "\u202e"])
+def test_a_name_is_one_that_others_can_read(name: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        assert "choose another --name" in (await bench.connect(name=name)).error.text
+        event = await bench.connect(namespace=name)  # the example's worker makes a name of it
+        assert "choose one with --name" in event.error.text
+        assert bench.host.granted == {}
+        arn = "arn:aws:eks:eu-west-1:123456789012:cluster/a"
+        assert (await bench.connect(name=arn)).connect.name == arn
+
+    run(scenario)
+
+
+def test_a_quit_while_a_connection_is_being_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Worker.start
+    begun, workers = asyncio.Event(), []
+
+    async def slow(**values: Any) -> Worker:
+        workers.append(await start(**values))
+        begun.set()
+        await asyncio.sleep(0.1)
+        return workers[0]
+
+    async def scenario(bench: Bench) -> None:
+        monkeypatch.setattr(Worker, "start", slow)
+        connecting = asyncio.create_task(bench.connect())
+        await begun.wait()
+        event = await bench.ask(pb.Request(quit=pb.Quit()))
+        assert list(event.quit.not_released) == []
+        assert bench.host.granted == {}
+        assert workers[0].exit() != "it still runs"
+        assert "quit while it was being made" in (await connecting).error.text
+
+    run(scenario)
+
+
+def test_what_one_connection_cannot_undo_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect("a")
+        await bench.connect("b", namespace="other")
+        close = bench.host.close
+
+        async def broken(slot: Slot) -> None:
+            await close(slot)
+            if slot.index == 0:
+                raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(bench.host, "close", broken)
+        (first, _) = bench.host.workers.values()
+        os.kill(first, signal.SIGKILL)
+        await bench.until(lambda: len(bench.host.granted) == 1)
+        assert [one.connection.name for one in await bench.status() if one.state == "connected"] == ["b"]
+        await bench.connect("c")
+        event = await bench.ask(pb.Request(quit=pb.Quit()))
+        assert "disconnected, but not everything of tp0 could be undone: [Errno 28] No space" in event.error.text
+        assert bench.host.granted == {}
+        assert await bench.status() == []
+
+    run(scenario)
+
+
+def test_a_quit_whose_caller_went_away_is_finished() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+
+        async def gone(event: pb.Event) -> None:
+            raise BrokenPipeError
+
+        event = await bench.supervisor.handle(ME, pb.Request(version=VERSION, quit=pb.Quit()), gone)
+        assert list(event.quit.not_released) == []
+        assert bench.host.granted == {}
+
+    run(scenario)
+
+
+def test_nothing_new_is_made_while_tpd_stops() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.supervisor.stop.set()
+        assert "being stopped" in (await bench.connect()).error.text
+
+    run(scenario)
+
+
+def test_what_a_worker_prints_is_not_for_roots_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.connect()
+        event = await bench.ask(pb.Request(replace=pb.Replace(workload="die")))
+        assert "about to die" in event.error.text
+        await bench.until(lambda: "ended by itself: signal 9" in caplog.text)
+        assert "about to die" not in caplog.text
 
     run(scenario)
