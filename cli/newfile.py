@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,9 @@ class NewFile:
             if path.exists() and not path.is_file():  # a pipe, a device; a folder cannot be opened
                 self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             else:
-                self._aside = path.with_name(f".{path.name}.tpctl")
-                self._fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                # A new file under a name that nobody knows: in a folder of several people nobody has put one there.
+                self._fd, aside = tempfile.mkstemp(prefix=".tpctl-", dir=path.parent)
+                self._aside = Path(aside)
         except OSError as error:
             raise self._failed(error) from None
 
