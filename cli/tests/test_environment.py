@@ -28,6 +28,14 @@ from cli.errors import CommandError
         "JAVA_TOOL_OPTIONS",
         "PROMPT_COMMAND",
         "BASH_FUNC_ls%%",
+        "OPENSSL_CONF",
+        "LUA_INIT_5_4",
+        "ERL_AFLAGS",
+        "MAKEFLAGS",
+        "GTK_MODULES",
+        "QT_PLUGIN_PATH",
+        "GOFLAGS",
+        "MAVEN_OPTS",
     ],
 )
 def test_unsafe(name: str) -> None:
@@ -40,7 +48,9 @@ def test_unsafe(name: str) -> None:
     assert left_out == []
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "GIT_COMMIT", "OLD_LD", "MY_PATH", "ENVIRONMENT", "JAVA_HOME"])
+@pytest.mark.parametrize(
+    "name", ["DATABASE_URL", "GIT_COMMIT", "OLD_LD", "MY_PATH", "ENVIRONMENT", "JAVA_HOME", "RUST_LOG", "QT_DEBUG"]
+)
 def test_safe(name: str) -> None:
     assert not is_unsafe(name)
 
