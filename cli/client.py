@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cli import daemon
-from cli.errors import CommandError
+from cli.errors import CommandError, NotRunning
 from cli.paths import Paths, paths
 from cli.progress import Progress
 from tunnel.version import VERSION
@@ -17,8 +17,8 @@ from tunnel.version import VERSION
 if TYPE_CHECKING:
     from tunnel.proto import daemon_pb2 as pb
 
-SILENCE = 300.0
-"""Seconds without any event after which tpd is given up."""
+SILENCE = 900.0
+"""Seconds without any event after which tpd is given up: longer than it lets the cluster take for one step."""
 
 
 def call(request: pb.Request, progress: Progress, *, start: bool = False, where: Paths | None = None) -> pb.Event:
@@ -30,10 +30,10 @@ def call(request: pb.Request, progress: Progress, *, start: bool = False, where:
     sock = daemon.dial(where)
     if sock is None and start:
         progress.step("daemon", "starting tpd")
-        daemon.start(where)
+        daemon.start(where, progress)
         sock = daemon.dial(where)
     if sock is None:
-        raise CommandError("not connected (tpd is not running); run: tpctl connect")
+        raise NotRunning("not connected (tpd is not running); run: tpctl connect")
     request.version = VERSION
     with sock:
         try:
@@ -51,7 +51,7 @@ def call(request: pb.Request, progress: Progress, *, start: bool = False, where:
                 sock.settimeout(None)
                 last = time.monotonic()
                 if event is None:
-                    raise CommandError("tpd ended in the middle of the command; look at: tpctl daemon logs")
+                    raise NotRunning("tpd ended in the middle of the command; look at: tpctl daemon logs")
                 match event.WhichOneof("event"):
                     case "progress":
                         progress.step(event.progress.step, event.progress.text, done=event.progress.done)

@@ -10,6 +10,8 @@ import sys
 
 from cli.errors import CommandError
 from cli.paths import Paths, as_root, left_behind
+from cli.progress import Progress
+from cli.wait import run
 
 START_DEADLINE = 120.0
 """Seconds for tpd to listen, including the time a person needs to type a password for sudo."""
@@ -37,18 +39,20 @@ def dial(where: Paths) -> socket.socket | None:
     return sock
 
 
-def start(where: Paths) -> None:
+def start(where: Paths, progress: Progress) -> None:
     """Start tpd in the background, through sudo when need be, and wait until it listens. Raises CommandError."""
+    progress.step("daemon", "starting tpd")
     _run(
         where,
         [],
+        progress,
         START_DEADLINE,
         ask=True,
         why=f"tpd is not running and needs root to start; run: {as_root('daemon start')}",
     )
 
 
-def restore(where: Paths) -> None:
+def restore(where: Paths, progress: Progress) -> None:
     """Undo what a dead tpd left behind, if it did. Raises CommandError when there is no way to root."""
     if not left_behind(where):
         return
@@ -57,10 +61,11 @@ def restore(where: Paths) -> None:
         sock.close()
         return
     why = f"an earlier tpd ended without undoing its changes to this laptop's network; run: {as_root('status')}"
-    _run(where, ["--restore"], RESTORE_DEADLINE, ask=False, why=why)
+    progress.step("restore", "undoing what an earlier tpd left behind")
+    _run(where, ["--restore"], progress, RESTORE_DEADLINE, ask=False, why=why)
 
 
-def _run(where: Paths, more: list[str], deadline: float, *, ask: bool, why: str) -> None:
+def _run(where: Paths, more: list[str], progress: Progress, deadline: float, *, ask: bool, why: str) -> None:
     command = [
         sys.executable,
         "-I",
@@ -74,18 +79,19 @@ def _run(where: Paths, more: list[str], deadline: float, *, ask: bool, why: str)
         if sudo is None:
             raise CommandError(why)
         if ask and sys.stdin.isatty():
+            progress.stop()  # sudo has the terminal for itself
             print("tpd needs root to start; sudo may ask for your password", file=sys.stderr)  # noqa: T201  sudo asks right behind it
             command = [sudo, "--", *command]
         else:
             command = [sudo, "-n", "--", *command]
     try:
-        done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, timeout=deadline, check=False)
+        done = run(command, progress, deadline)
     except subprocess.TimeoutExpired:
         raise CommandError(f"tpd did not start within {deadline:g} s; look at {where.log}") from None
     except OSError as error:
         raise CommandError(f"tpd cannot be started: {error.strerror}") from None
     if done.returncode:
-        lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
         if command[0].endswith("sudo") and any("sudo:" in line for line in lines):
             raise CommandError(why)
         raise CommandError(lines[-1].strip() if lines else f"tpd did not start; look at {where.log}")

@@ -7,6 +7,10 @@ class CommandError(Exception):
     """The command is not done. The text is one sentence for the user that says what to do."""
 
 
+class NotRunning(CommandError):
+    """Nobody serves the daemon's socket, or whoever did has just ended."""
+
+
 class ExitStatus(Exception):
     """End with this exit status, silently: the handler's own (`-- CMD`)."""
 

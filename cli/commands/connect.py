@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from cli import completion, render
-from cli.errors import ExitStatus
+from cli.errors import CommandError, ExitStatus, NotRunning
 from cli.options import KubeContext, OutputForm, Quiet, begin, own_command
-from cli.output import as_dict
+from cli.output import Output, as_dict
+from cli.paths import absolute
 
 
 def connect(
@@ -68,11 +69,11 @@ def connect(
             name=name,
             namespace=namespace,
             context=kube_context,
-            kubeconfig=[os.path.abspath(path) for path in kubeconfig or ()],
+            kubeconfig=[absolute(path) for path in kubeconfig or ()],
             manager_namespace=manager_namespace,
             mapped_namespaces=mapped,
             environment=_environment(),
-            working_directory=os.getcwd(),
+            working_directory=_here(),
         )
     )
     result = client.call(request, out.progress, start=True).connect
@@ -85,8 +86,40 @@ def connect(
             status = handler.run(argv, os.environ)
         finally:
             if not result.existed:
-                client.call(pb.Request(connection=result.name, quit=pb.Quit()), out.progress)
+                _disconnect(out, result.name)
     raise ExitStatus(status)
+
+
+def _disconnect(out: Output, name: str) -> None:
+    from cli import client
+    from tunnel.proto import daemon_pb2 as pb
+
+    try:
+        client.call(pb.Request(connection=name, quit=pb.Quit()), out.progress)
+    except CommandError:
+        if _connected(out, name):
+            raise
+        out.note(f"tpctl: {name} was disconnected meanwhile")
+
+
+def _connected(out: Output, name: str) -> bool:
+    from cli import client
+    from tunnel.proto import daemon_pb2 as pb
+
+    try:
+        status = client.call(pb.Request(status=pb.Status()), out.progress).status
+    except NotRunning:
+        return False
+    return any(one.connection.name == name and one.state != "failed" for one in status.connections)
+
+
+def _here() -> str:
+    """The current folder, against which the worker reads relative paths; empty where it is gone or is no text."""
+    try:
+        here = os.getcwd()
+    except OSError:
+        return ""
+    return here if _is_text(here) else ""
 
 
 def _environment() -> dict[str, str]:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from cli import render
-from cli.errors import CommandError
 from cli.options import OutputForm, Quiet, begin
 from cli.output import as_dict
 
@@ -30,7 +29,8 @@ def start(context: typer.Context, output: OutputForm = None, quiet: Quiet = Fals
         sock.close()
         out.show({"started": False, "socket": str(where.socket)}, "tpd runs already")
         return
-    daemon.start(where)
+    daemon.start(where, out.progress)
+    out.progress.stop()
     out.show({"started": True, "socket": str(where.socket)}, f"tpd listens on {where.socket}")
 
 
@@ -61,9 +61,9 @@ def logs(
 ) -> None:
     """Print the last lines of the logs of tpd and of your session workers.
 
-    Where systemd runs tpd, its own are in the journal: journalctl -u tpd.
+    Those of tpd are for root and the group tpd. Where systemd runs it, they are in the journal: journalctl -u tpd.
     """
-    from cli.paths import paths
+    from cli.paths import as_root, paths
 
     out = begin(context, output, quiet)
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -75,6 +75,6 @@ def logs(
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise CommandError(f"cannot read {path}: {error.strerror}; try with sudo") from None
+            out.note(f"tpctl: cannot read {path}: {error.strerror}; run: {as_root('daemon logs')}")
     text = "\n".join(f"==> {path} <==\n" + "\n".join(entries) for path, entries in found.items())
     out.show({"logs": found}, text or "There are no logs yet")

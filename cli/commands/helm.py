@@ -105,7 +105,7 @@ def install(
     arguments += ["--no-hooks"] if no_hooks else []
     arguments += _values(values, set_, set_string, set_json, set_file)
     out.progress.step("helm", f"installing the traffic-manager in namespace {namespace}")
-    helm_run.run(arguments)
+    helm_run.run(arguments, out.progress)
     if wait:
         _wait(out, target, timeout)
     text = f"The traffic-manager is installed in namespace {namespace}"
@@ -142,8 +142,8 @@ def upgrade(
     arguments += ["--reset-values"] if reset_values else []
     arguments += ["--no-hooks"] if no_hooks else []
     arguments += _values(values, set_, set_string, set_json, set_file)
-    helm_run.run(["status", helm_run.RELEASE, *target.for_helm()])
     out.progress.step("helm", f"upgrading the traffic-manager in namespace {namespace}")
+    helm_run.run(["status", helm_run.RELEASE, *target.for_helm()], out.progress)
     definitions = [str(path) for path in sorted((helm_run.chart() / "crds").glob("*.yaml"))]
     # Helm never touches the definitions of an existing release (helm.sh/docs/topics/charts, "Limitations on CRDs").
     helm_run.spawn(
@@ -152,7 +152,8 @@ def upgrade(
         out.progress,
         "the custom resource definitions cannot be applied",
     )
-    helm_run.run(arguments)
+    out.progress.step("helm", f"upgrading the traffic-manager in namespace {namespace}")
+    helm_run.run(arguments, out.progress)
     if wait:
         _wait(out, target, timeout)
     _show(out, target, "upgrade", f"The traffic-manager in namespace {namespace} is upgraded", ready=wait)
@@ -177,7 +178,8 @@ def uninstall(
     Every replaced container is given back first. The definitions of the custom resources stay.
     """
     out, target = begin(context, output, quiet), Target(namespace, kubeconfig, kube_context)
-    helm_run.run(["status", helm_run.RELEASE, *target.for_helm()])
+    out.progress.step("helm", f"looking at the traffic-manager in namespace {namespace}")
+    helm_run.run(["status", helm_run.RELEASE, *target.for_helm()], out.progress)
     if release:
         helm_run.spawn(
             "tpd.session.release",
@@ -188,7 +190,7 @@ def uninstall(
     out.progress.step("helm", f"removing the traffic-manager from namespace {namespace}")
     arguments = ["uninstall", helm_run.RELEASE, "--wait", "--timeout", f"{timeout}s"]
     arguments += ["--no-hooks"] if no_hooks else []
-    helm_run.run([*arguments, *target.for_helm()])
+    helm_run.run([*arguments, *target.for_helm()], out.progress)
     _show(out, target, "uninstall", f"The traffic-manager is gone from namespace {namespace}", ready=False)
 
 
@@ -205,7 +207,8 @@ def lint(
 ) -> None:
     """Check values against the embedded chart; needs no cluster."""
     out = begin(context, output, quiet)
-    text = helm_run.run(
-        ["lint", str(helm_run.chart()), "--strict", *_values(values, set_, set_string, set_json, set_file)]
-    )
+    out.progress.step("helm", "checking the values")
+    given = _values(values, set_, set_string, set_json, set_file)
+    text = helm_run.run(["lint", str(helm_run.chart()), "--strict", *given], out.progress)
+    out.progress.stop()
     out.show({"action": "lint", "ok": True, "text": text}, text.rstrip())

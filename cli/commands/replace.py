@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import completion, environment, ports, render
-from cli.errors import CommandError, ExitStatus
+from cli.errors import CommandError, ExitStatus, NotRunning
 from cli.options import Namespace, OutputForm, Quiet, Use, begin, own_command
 from cli.output import Output, as_dict
 
@@ -134,12 +134,19 @@ def _run(out: Output, command: list[str], result: pb.ReplaceResult, allow_unsafe
     if left_out:
         out.note(f"tpctl: left out of the command's environment: {', '.join(left_out)} (--allow-unsafe-env keeps them)")
 
+    absent = 0
+
     def lost() -> str:
         """Why the container is not ours any more; empty while it is, or while nobody can tell."""
+        nonlocal absent
         try:
             status = client.call(pb.Request(connection=use, status=pb.Status()), out.progress).status
+        except NotRunning:
+            absent += 1  # once may be a tpd that is just being started again
+            return "tpd has ended, and with it this connection; run: tpctl connect" if absent > 1 else ""
         except CommandError:
             return ""
+        absent = 0
         return render.lost(status, result.engagement)
 
     return handler.run(command, variables, lost)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import kubeconfig
+from cli import handler, kubeconfig
 from cli.main import run
 
 HOST = json.dumps({"subnets": ["10.96.0.0/12"], "domains": ["svc", "cluster.local"], "dns": True})
@@ -168,6 +168,65 @@ def test_a_command_while_connected(tpctl: object, daemon: int) -> None:
     call(tpctl, "connect")
     assert call(tpctl, "connect", "--", "true").status == 0
     assert "connected" in call(tpctl, "status").out  # it was there before, so it stays
+
+
+def test_the_commands_status_counts_though_the_connection_is_gone(tpctl: object, daemon: int) -> None:
+    quitting = f"{sys.executable} -m cli.main quit -q; exit 3"
+    for command in (quitting, f"kill -9 {daemon}; exit 3"):
+        result = call(tpctl, "connect", "--", "sh", "-c", command)
+        assert (result.status, result.out) == (3, "")
+        assert result.err.splitlines()[-1] == "tpctl: example-default was disconnected meanwhile"
+
+
+def test_a_command_ends_with_a_tpd_that_is_gone(
+    tpctl: object, daemon: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(handler, "LOOK_EVERY", 0.1)
+    call(tpctl, "connect")
+    done = tmp_path / "done"
+    command = f"trap 'touch {done}; exit 0' TERM; kill -9 {daemon}; sleep 30 & wait"
+    result = call(tpctl, "replace", "echo", "--", "sh", "-c", command)
+    assert result.status == 1
+    assert result.err.endswith("tpctl: error: tpd has ended, and with it this connection; run: tpctl connect\n")
+    assert done.exists()
+
+
+def test_from_a_folder_that_is_gone(
+    tpctl: object, daemon: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = call(tpctl, "connect", "--kubeconfig", "k")
+    assert "the current folder is gone, so k means nothing" in result.err
+    assert "cannot write e: no such file" in call(tpctl, "replace", "echo", "-e", "e").err
+    assert call(tpctl, "connect").out.startswith("Connected")
+
+
+def test_from_a_folder_whose_name_is_no_text(
+    tpctl: object, daemon: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.mkdir(strange)
+    monkeypatch.chdir(strange)
+    for words in (["connect", "--kubeconfig", "k"], ["replace", "\udcff"]):
+        result = call(tpctl, *words)
+        assert (result.status, result.err.count("\n")) == (1, 1)
+        assert "is not UTF-8 text" in result.err
+    assert call(tpctl, "connect").out.startswith("Connected")
+
+
+def test_logs_that_may_not_be_read_hide_no_others(
+    tpctl: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tpd.log").mkdir()  # root could read a file
+    own = tmp_path / "state" / "tpctl" / "tp0.log"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine\n")
+    result = call(tpctl, "daemon", "logs")
+    assert (result.status, "mine" in result.out) == (0, True)
+    assert "daemon logs" in result.err
 
 
 def test_progress_is_plain_lines_on_standard_error_and_only_when_it_takes_time(tpctl: object, daemon: int) -> None:
