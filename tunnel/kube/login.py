@@ -21,6 +21,8 @@ LIMIT = 60.0
 """Seconds that it has later on."""
 _TOKEN_FILE_LIFE = 60.0
 """Seconds for which a token from a file is used before it is read again."""
+_AFTER_FAILURE = 10.0
+"""Seconds until a plugin that failed runs again, at most: it may only have missed the network."""
 _BETWEEN = 30.0
 """Seconds from one renewal to the next that is not due: a server that takes no proof must not keep a plugin busy."""
 
@@ -42,7 +44,7 @@ class Login:
         self._renewal: asyncio.Task[None] | None = None
         self._renewed = False
         self._failure = ""
-        self._pauses = Backoff(2.0, _BETWEEN, random.random)
+        self._pauses = Backoff(2.0, _AFTER_FAILURE, random.random)
         self._not_before = float("-inf")
 
     async def current(self) -> Grant:
