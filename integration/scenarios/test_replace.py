@@ -142,33 +142,3 @@ def test_a_container_without_ports_and_a_command_as_handler(apps: Apps, namespac
     assert apps.get(f"http://{address}:8080/").error == "ConnectionRefusedError"
     work.tpctl("leave", "worker")
     assert apps.containers("worker") == ["app", "side"]
-
-
-def test_a_stateful_set_with_a_budget_is_given_back_pod_by_pod(apps: Apps, namespace: str, people: UserFactory) -> None:
-    """Its agents serve nobody and are not ready: neither the budget nor the order of its pods may keep them."""
-    labels = {"app": "web"}
-    container = {"name": "app", "image": apps.cluster.image("test"), "imagePullPolicy": "IfNotPresent"}
-    spec = {"terminationGracePeriodSeconds": 1, "containers": [{**container, "ports": PORTS, "readinessProbe": PROBE}]}
-    selector = {"matchLabels": labels}
-    template = {"metadata": {"labels": labels}, "spec": spec}
-    of_set = {"replicas": 2, "serviceName": "web", "selector": selector, "template": template}
-    apps.apply({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}, "spec": of_set})
-
-    def ready(container: str) -> bool:
-        pods = json.loads(apps.kubectl("get", "pods", "-l", "app=web", "-o", "json"))["items"]
-        there = [(each["name"], each["ready"]) for pod in pods for each in pod["status"].get("containerStatuses", ())]
-        return there == [(container, True)] * 2
-
-    eventually("the originals", lambda: ready("app"), timeout=60)
-    work = people()
-    work.connect(namespace)
-    work.tpctl("replace", "web")
-    eventually("the agents", lambda: ready("traffic-agent"), timeout=60)
-
-    budget = {"minAvailable": 2, "selector": selector}
-    apps.apply({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": budget})
-    healthy = ("get", "poddisruptionbudget", "web", "-o", "jsonpath={.status.currentHealthy}")
-    eventually("the budget to count them", lambda: apps.kubectl(*healthy) == "2")
-    work.tpctl("leave", "web")
-    eventually("the originals again", lambda: ready("app"), timeout=60)
-    assert "restartedAt" not in apps.kubectl("get", "statefulset", "web", "-o", "json")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,18 @@ from integration.scenarios.workloads import get
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 NAME = "several"
+UNREADY = 5.0
+"""Seconds until the cluster knows that agents serve nobody any more, on a busy machine."""
+_CALLS = """
+import json, sys, time, urllib.request
+while True:
+    try:
+        with urllib.request.urlopen(sys.argv[1], timeout=2) as response:
+            print(json.load(response)["answer"])
+    except OSError:
+        print()
+    time.sleep(0.05)
+"""
 URL = f"http://{NAME}:8080/"
 RESTRICTED = {
     "runAsNonRoot": True,
@@ -32,15 +45,20 @@ RESTRICTED = {
 """What the `restricted` level of the Pod Security Standards asks of a container."""
 
 
-def workload(cluster: Cluster, kind: str, replicas: int) -> list[dict[str, Any]]:
-    """The workload `several` of one container, its service, and the pod `caller`; all restricted."""
+def workload(cluster: Cluster, kind: str, replicas: int, slow: int) -> list[dict[str, Any]]:
+    """The workload `several` of one container, ready after `slow` seconds, its service, and the pod `caller`; all
+    restricted."""
     labels = {"app": NAME}
     image = {"image": cluster.image("test"), "imagePullPolicy": "IfNotPresent", "securityContext": RESTRICTED}
     container = {
         "name": "app",
         **image,
         "ports": [{"name": "http", "containerPort": 8080}],
-        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz", "port": "http"},
+            "periodSeconds": 1,
+            "initialDelaySeconds": slow,
+        },
     }
     spec = {
         "replicas": replicas,
@@ -66,9 +84,9 @@ def workload(cluster: Cluster, kind: str, replicas: int) -> list[dict[str, Any]]
     ]
 
 
-def deploy(apps: Apps, kind: str, replicas: int, budget: int | None = None) -> None:
+def deploy(apps: Apps, kind: str, replicas: int, budget: int | None = None, slow: int = 0) -> None:
     """Make it, and a disruption budget that keeps so many pods available; until all are ready."""
-    objects = workload(apps.cluster, kind, replicas)
+    objects = workload(apps.cluster, kind, replicas, slow)
     if budget is not None:
         spec = {"minAvailable": budget, "selector": {"matchLabels": {"app": NAME}}}
         metadata = {"name": NAME}
@@ -92,26 +110,25 @@ def all_answer(apps: Apps, answer: str) -> bool:
 
 
 @contextmanager
-def never_without_an_endpoint(apps: Apps, tmp_path: Path) -> Iterator[None]:
-    """The service has an endpoint that is ready all the time."""
-    seen = tmp_path / "endpoints"
-    path = f"/apis/discovery.k8s.io/v1/namespaces/{apps.namespace}/endpointslices"
-    query = f"watch=true&labelSelector=kubernetes.io/service-name%3D{NAME}"
-    program = [apps.cluster.kubectl_program(), f"--kubeconfig={apps.cluster.admin_kubeconfig}"]
-    with seen.open("w") as out, subprocess.Popen([*program, "get", "--raw", f"{path}?{query}"], stdout=out) as watch:
+def called(apps: Apps) -> Iterator[list[str]]:
+    """Calls from another pod, time and again: what each was answered, nothing if it was not."""
+    argv = [apps.cluster.kubectl_program(), f"--kubeconfig={apps.cluster.admin_kubeconfig}", "-n", apps.namespace]
+    argv += ["exec", "caller", "--", "python3", "-u", "-c", _CALLS, URL]
+    answers: list[str] = []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as calling:
+        assert calling.stdout is not None
+        lines = calling.stdout
+        reading = threading.Thread(target=lambda: answers.extend(line.strip() for line in lines), name="answers")
+        reading.start()
         try:
-            eventually("the first look", seen.read_text)
-            yield
+            yield answers
         finally:
-            watch.kill()
-    changes = [json.loads(line)["object"]["endpoints"] or [] for line in seen.read_text().splitlines()]
-    ready = [sum(each["conditions"]["ready"] for each in endpoints) for endpoints in changes]
-    assert len(ready) > 1, "nothing changed"
-    assert all(ready), f"how many were ready: {ready}"
+            calling.kill()
+            reading.join()
 
 
-def replace_and_leave(apps: Apps, people: UserFactory, tmp_path: Path, replicas: int) -> None:
-    """The whole story; the endpoints of two pods are there all the time."""
+def replace_and_leave(apps: Apps, people: UserFactory, kind: str, replicas: int) -> None:
+    """The whole story. On leave the service leads to originals alone, as soon as there is one."""
     user = people()
     user.connect(apps.namespace)
     user.tpctl("replace", NAME, timeout=120)
@@ -121,17 +138,24 @@ def replace_and_leave(apps: Apps, people: UserFactory, tmp_path: Path, replicas:
     with serving(user):
         apps.answers(URL, LAPTOP)
         assert all_answer(apps, LAPTOP)
-    if replicas > 1:
-        with never_without_an_endpoint(apps, tmp_path):
-            user.tpctl("leave", NAME, timeout=120)
-            eventually("the originals", lambda: running(apps) == ["app"] * replicas, timeout=60)
-            eventually("all of them to be ready", lambda: endpoints(apps) == replicas, timeout=30)
-    else:
-        user.tpctl("leave", NAME, timeout=120)
-    apps.answers(URL, ORIGINAL)
-    eventually("the originals", lambda: running(apps) == ["app"] * replicas, timeout=60)
+    before = generation(apps, kind)
+    user.tpctl("leave", NAME, timeout=120)
+    time.sleep(UNREADY)
+    with called(apps) as answers:
+        eventually("the originals", lambda: running(apps) == ["app"] * replicas, timeout=60)
+        eventually("all of them to be ready", lambda: endpoints(apps) == replicas, timeout=30)
+        eventually("an answer", lambda: ORIGINAL in answers)
+    since = answers[answers.index(ORIGINAL) :]
+    assert set(since) == {ORIGINAL}, since
+    assert generation(apps, kind) == before, "it rolled out"
     assert all_answer(apps, ORIGINAL)
     user.tpctl("quit")
+
+
+def generation(apps: Apps, kind: str) -> int:
+    """Counts the changes of its specification, a rollout's among them."""
+    number: int = get(apps.cluster, kind, NAME, "-n", apps.namespace)["metadata"]["generation"]
+    return number
 
 
 def engagement(user: User) -> Any:
@@ -146,19 +170,24 @@ def endpoints(apps: Apps) -> int:
     return sum(each["conditions"]["ready"] for item in found["items"] for each in item["endpoints"] or ())
 
 
-@pytest.mark.parametrize("budget", [1, 2], ids=["one-at-a-time", "no-eviction"])
-def test_two_pods_under_a_disruption_budget(apps: Apps, people: UserFactory, tmp_path: Path, budget: int) -> None:
-    """Where the budget lets no pod be evicted, the workload's own rollout replaces them."""
-    deploy(apps, "Deployment", 2, budget)
-    replace_and_leave(apps, people, tmp_path, 2)
+@pytest.mark.parametrize(
+    ("kind", "budget"),
+    [("Deployment", 1), ("Deployment", 2), ("StatefulSet", 2)],
+    ids=["one-at-a-time", "no-eviction", "no-eviction-in-order"],
+)
+def test_two_pods_under_a_disruption_budget(apps: Apps, people: UserFactory, kind: str, budget: int) -> None:
+    """Where the budget lets no pod be evicted, the workload's own rollout replaces them. Nothing keeps those that serve
+    nobody any more."""
+    deploy(apps, kind, 2, budget)
+    replace_and_leave(apps, people, kind, 2)
 
 
-def test_a_stateful_set(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
-    deploy(apps, "StatefulSet", 2)
-    replace_and_leave(apps, people, tmp_path, 2)
+def test_a_stateful_set(apps: Apps, people: UserFactory) -> None:
+    deploy(apps, "StatefulSet", 2, slow=round(UNREADY))  # so long there is one original, and one agent that was left
+    replace_and_leave(apps, people, "StatefulSet", 2)
 
 
-def test_a_namespace_that_lets_only_restricted_pods_in(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
+def test_a_namespace_that_lets_only_restricted_pods_in(apps: Apps, people: UserFactory) -> None:
     apps.cluster.kubectl("label", "namespace", apps.namespace, "pod-security.kubernetes.io/enforce=restricted")
     deploy(apps, "Deployment", 1)
-    replace_and_leave(apps, people, tmp_path, 1)
+    replace_and_leave(apps, people, "Deployment", 1)
