@@ -22,7 +22,7 @@ from manager.registry import LiveSessions
 from manager.serve.credentials import Serving
 from manager.serve.dns import ClusterDns
 from manager.serve.resolver import Resolver
-from manager.serve.sessions import SessionsServer
+from manager.serve.sessions import OWN, SessionsServer
 from manager.state.dialpolicy import DialPolicy
 from manager.state.tests.samples import session
 from tunnel.aio.grpc_stream import CHANNEL_OPTIONS, MESSAGE_OPTIONS, connect_stream
@@ -112,13 +112,13 @@ class Port:
         finally:
             await channel.close()
 
-    def link(self) -> LinkClient:
+    def link(self, session: str = "s1") -> LinkClient:
         """A laptop's link, not yet running."""
 
         async def dial(lane: Lane) -> object:
-            return connect_stream(self.channel(SESSION))
+            return connect_stream(self.channel(Identity(Kind.SESSION, session)))
 
-        return LinkClient(dial=dial, session="s1", acceptor=NothingInbound(), name="test")  # type: ignore[arg-type]  # a ByteStream
+        return LinkClient(dial=dial, session=session, acceptor=NothingInbound(), name="test")  # type: ignore[arg-type]  # a ByteStream
 
 
 def _run(test: Callable[[Port], Awaitable[None]]) -> None:
@@ -270,6 +270,26 @@ def test_datagrams_go_both_ways_and_a_closed_port_ends_the_association() -> None
         assert await closed.closed is Broken.REFUSED
         running.cancel()
         transport.close()
+
+    _run(test)
+
+
+def test_a_memory_limit_refuses_a_greedy_laptops_connections_but_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manager.serve.sessions.memory_limit", lambda: OWN + (2 << 20))
+
+    async def test(port: Port) -> None:
+        port.live.update({uid: session(uid) for uid in ("s1", "s2")})
+        server, number = await _echo_server()
+        greedy, other = port.link("s1"), port.link("s2")
+        running = [asyncio.create_task(link.run(), name="link") for link in (greedy, other)]
+        await asyncio.gather(greedy.connected(), other.connected())
+        outcomes = [await _dial(greedy, "127.0.0.1", number).outcome for _ in range(200)]
+        assert 32 < outcomes.count(None) < 128
+        assert set(outcomes) == {None, Refusal.BUSY}
+        assert await _dial(other, "127.0.0.1", number).outcome is None
+        for task in running:
+            task.cancel()
+        server.close()
 
     _run(test)
 
