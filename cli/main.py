@@ -72,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
         state.output.fail(str(error))
         return 1
     except UnicodeEncodeError as error:  # a path or a name, as the system gave it to us
+        if error.encoding != "utf-8":  # of the terminal
+            raise
         state.output.fail(
             f"{str(error.object)[:100]!r} is not UTF-8 text, which tpctl cannot pass on; name it otherwise"
         )
