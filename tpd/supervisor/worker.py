@@ -28,6 +28,8 @@ _MAX_PROGRESS = 64 * 1024
 _WISHES = 20.0
 """Wishes for the host per second, on average; each costs tpd dozens of system calls."""
 _WISHES_AT_ONCE = 20
+_WISHES_WAITING = 100
+"""Of one worker; one that has more sends them without waiting for the answers."""
 _KEPT = 4096
 """Bytes of what the worker printed last: the reason when it dies."""
 
@@ -101,7 +103,7 @@ class Worker:
         self._ids = itertools.count(1)
         self._printed = b""
         self._silent = asyncio.Event()
-        self._unread = False
+        self._breach = ""
         self.gone = False
         """Its control socket has closed: it serves nothing any more."""
         os.set_blocking(output, False)
@@ -178,30 +180,54 @@ class Worker:
     async def run(self) -> None:
         """Serve the worker's messages until its control socket closes; every open request then ends."""
         assert self._writer is not None
-        pace = Pace(_WISHES, _WISHES_AT_ONCE)
+        wishes: asyncio.Queue[pb.HostConfig | None] = asyncio.Queue(_WISHES_WAITING)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._fulfil(wishes), name=f"wishes of worker {self.pid}")
+            try:
+                await self._read(wishes)
+            finally:
+                self.gone = True
+                self._writer.transport.abort()
+                while not wishes.empty():
+                    wishes.get_nowait()
+                wishes.put_nowait(None)
+                try:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(0.5):
+                            await self._silent.wait()  # its last words may still be on their way
+                finally:
+                    for events in self._waiting.values():
+                        events.end()
+
+    async def _read(self, wishes: asyncio.Queue[pb.HostConfig | None]) -> None:
         try:
-            while not self._unread and (message := await control.read(self._reader, pb.FromWorker)) is not None:
+            while not self._breach and (message := await control.read(self._reader, pb.FromWorker)) is not None:
                 match message.WhichOneof("message"):
                     case "event":
                         if (events := self._waiting.get(message.event.id)) is not None:
                             events.put(message.event.event)
                     case "host":
-                        await asyncio.sleep(pace.delay(asyncio.get_running_loop().time()))
-                        await self._on_host(message.host)
+                        if wishes.full():
+                            self._give_up("it asked for too much at once")
+                        else:
+                            wishes.put_nowait(message.host)
                     case _:
                         log.warning("worker %d sent a message that tpd does not know", self.pid)
         except (control.BadMessage, OSError) as error:
             log.warning("worker %d: %s", self.pid, error)
-        finally:
-            self.gone = True
-            self._writer.transport.abort()
-            try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.5):
-                        await self._silent.wait()  # its last words may still be on their way
-            finally:
-                for events in self._waiting.values():
-                    events.end()
+
+    async def _fulfil(self, wishes: asyncio.Queue[pb.HostConfig | None]) -> None:
+        pace = Pace(_WISHES, _WISHES_AT_ONCE)
+        while (wish := await wishes.get()) is not None:
+            await asyncio.sleep(pace.delay(asyncio.get_running_loop().time()))
+            if not self.gone:
+                await self._on_host(wish)
+
+    def _give_up(self, reason: str) -> None:
+        assert self._writer is not None
+        log.error("worker %d is ended: %s", self.pid, reason)
+        self._breach = reason
+        self._writer.transport.abort()
 
     def _read_output(self) -> None:
         try:
@@ -220,8 +246,8 @@ class Worker:
 
     def last_words(self) -> str:
         """The last line that the worker printed, made harmless for a terminal. For its user alone: not for the log."""
-        if self._unread:
-            return "it did not read its messages"
+        if self._breach:
+            return self._breach
         lines = [line for line in self._printed.decode(errors="replace").splitlines() if line.strip()]
         text = lines[-1].strip() if lines else "it said nothing"
         return "".join(c if c.isprintable() else "?" for c in text)[:300]
@@ -240,9 +266,7 @@ class Worker:
         if transport.is_closing():
             return
         if transport.get_write_buffer_size() > control.MAX_MESSAGE:
-            log.error("worker %d does not read its messages; it is ended", self.pid)
-            self._unread = True
-            transport.abort()
+            self._give_up("it did not read its messages")
             return
         transport.write(control.encode(message))
 
