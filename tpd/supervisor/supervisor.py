@@ -216,7 +216,8 @@ class Supervisor:
         if request.quit.stop_daemon:
             self.stop.set()
         if problems := [one.problem for one in ended if one.problem]:
-            raise HostError(f"disconnected, but {'; '.join(problems)}; look at: tpctl daemon logs; tpd goes on trying")
+            then = "the next command of tpctl tries again" if request.quit.stop_daemon else "tpd goes on trying"
+            raise HostError(f"disconnected, but {'; '.join(problems)}; {then}; look at: tpctl daemon logs")
         return pb.QuitResult(connections=[one.label for one in ended], not_released=left)
 
     async def watch(self) -> None:
