@@ -72,26 +72,36 @@ class Bridge:
         except OSError as error:  # TimeoutError is one
             reason = f"the bridge to gRPC failed: {error or 'gRPC did not dial it'}"
         finally:
-            self._forget_socket()
             if pump is not None:
                 pump.close()
                 log.debug(
                     "carrier ended (%s): up %d bytes in %d messages, down %d in %d",
                     *(reason, pump.sent, pump.messages_up, pump.received, pump.messages_down),
                 )
-            self._carrier.abort(reason)
-            if not self.ended.done():
-                self.ended.set_result(reason)
+            self.close(reason)
+
+    def close(self, reason: str = "closed") -> None:
+        """Let go of everything, also when `run` never ran. Idempotent."""
+        self._listener.close()
+        self._forget_socket()
+        self._carrier.abort(reason)
+        if not self.ended.done():
+            self.ended.set_result(reason)
 
     async def _accept(self) -> socket.socket:
-        loop = asyncio.get_running_loop()
+        loop, dialled = asyncio.get_running_loop(), asyncio.Event()
         with self._listener as listener:
-            async with asyncio.timeout(_DIAL_LIMIT):
-                while True:
-                    connection, _ = await loop.sock_accept(listener)
-                    if _peer_pid(connection) == os.getpid():
-                        break
-                    connection.close()
+            # Not sock_accept: cancelled at the wrong moment, it loses the connection that it has just made.
+            loop.add_reader(listener, dialled.set)
+            try:
+                async with asyncio.timeout(_DIAL_LIMIT):
+                    connection = None
+                    while connection is None:
+                        await dialled.wait()
+                        dialled.clear()
+                        connection = _own_connection(listener)
+            finally:
+                loop.remove_reader(listener)
         self._forget_socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST_MESSAGE)
         return connection
@@ -201,6 +211,19 @@ class _Pump:
         self.close()
         if not self.ended.done():
             self.ended.set_result(reason)
+
+
+def _own_connection(listener: socket.socket) -> socket.socket | None:
+    """The next connection, if there is one and this very process has made it."""
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:
+        return None
+    if _peer_pid(connection) != os.getpid():
+        connection.close()
+        return None
+    connection.setblocking(False)
+    return connection
 
 
 def _peer_pid(connection: socket.socket) -> int:

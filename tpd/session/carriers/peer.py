@@ -47,9 +47,12 @@ class PeerChannel:
 
     async def close(self) -> None:
         """Close channel and carrier. Idempotent; takes about a second at most."""
-        await self.channel.close(None)
-        self._pump.cancel()
-        await asyncio.wait([self._pump], timeout=1)
+        try:
+            await self.channel.close(None)
+        finally:
+            self._pump.cancel()
+            await asyncio.wait([self._pump], timeout=1)
+            self._bridge.close()  # a task that is cancelled before its first step does nothing in the end
 
 
 class CallFailed(Exception):

@@ -13,12 +13,16 @@ import pytest
 
 from tpd.session.carriers.bridge import Bridge, private_folder
 from tpd.session.carriers.channel import SpdyChannel, V4Channel
+from tpd.session.carriers.peer import PeerChannel
 from tpd.session.carriers.port_forward import PortForward
 from tpd.session.carriers.tests.portforward import api_with_portforward
+from tpd.session.identity import new_identity
 from tunnel.aio.byte_stream import ByteStream, StreamError
 from tunnel.aio.grpc_stream import CHANNEL_OPTIONS, MESSAGE_OPTIONS, connect_stream, tunnel_rpc_handler
+from tunnel.identity import Identity, Kind
 from tunnel.kube.api import Api
 from tunnel.kube.errors import ApiError
+from tunnel.testing.certificates import FakeAuthority
 
 
 async def echo(stream: ByteStream, context: object) -> None:
@@ -202,6 +206,23 @@ def test_nothing_is_left_of_a_socket_that_cannot_be_made(tmp_path: Path, monkeyp
                 bridge.listen()
             assert list(tmp_path.iterdir()) == []
             carrier.abort()
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    run(test)
+
+
+def test_a_channel_that_is_closed_before_anything_ran_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with api_with_portforward(1) as (api, _):
+            authority, key = FakeAuthority(), new_identity()
+            chain = authority.sign(Identity(Kind.SESSION, "uid"), key.public_key.encode())
+            signed = key.signed("uid", chain.decode(), authority.root_pem.decode())
+            channel = PeerChannel(await PortForward.open(api, "ns", "pod", 8443), "peer", signed)
+            await channel.close()
+            assert await channel.ended == "closed"
+            assert list(tmp_path.iterdir()) == []
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     run(test)
