@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tpd.session.carriers.peer import CallFailed, failures
 from tpd.session.engagements.inbound import InboundAcceptor
 from tpd.session.engagements.targets import Targets
 from tpd.session.errors import SessionError
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 _GET_ENVIRONMENT = "/tpctl.agent.v1.Agent/GetEnvironment"
 _ENVIRONMENT_LIMIT = 20.0
 _CALL_LIMIT = 5.0
+_CALL_PAUSE = 0.5
 _REFUSED_PAUSE = 2.0
 
 
@@ -91,31 +93,37 @@ class AgentLink:
 
     async def environment(self, engagement: str) -> dict[str, str]:
         """The container's environment. Raises `SessionError` when the agent does not answer."""
-        import grpc.aio
-
-        why = "it cannot be reached"
+        why = ""
         try:
             async with asyncio.timeout(_ENVIRONMENT_LIMIT):
-                channel = None
                 while True:
-                    channel = await self.peer.channel(other_than=channel)
-                    call: Any = channel.channel.unary_unary(
-                        _GET_ENVIRONMENT,
-                        request_serializer=agent_pb2.EnvironmentRequest.SerializeToString,
-                        response_deserializer=agent_pb2.EnvironmentResponse.FromString,
-                    )
                     try:
-                        answer = await call(agent_pb2.EnvironmentRequest(engagement=engagement), timeout=_CALL_LIMIT)
-                        return dict(answer.variables)
-                    except grpc.aio.AioRpcError as error:
-                        why = str(error.details())
+                        return await self._ask_environment(engagement)
+                    except CallFailed as failed:
+                        why = str(failed)
+                        await asyncio.sleep(_CALL_PAUSE)
+                    except TimeoutError:
+                        why = self.peer.trouble
         except TimeoutError as error:
+            why = why or self.peer.trouble or "it cannot be reached"
             raise SessionError(
                 f"the traffic-agent in pod {self.pod.name} does not give the environment: {why};"
                 f" look at its log: kubectl -n {self.pod.namespace} logs {self.pod.name} -c traffic-agent",
                 daemon_pb2.CLUSTER,
                 retryable=True,
             ) from error
+
+    async def _ask_environment(self, engagement: str) -> dict[str, str]:
+        async with asyncio.timeout(_CALL_LIMIT):  # a link that was refused has a successor, with channels of its own
+            peer = await self.peer.channel()
+        with failures():
+            call: Any = peer.channel.unary_unary(
+                _GET_ENVIRONMENT,
+                request_serializer=agent_pb2.EnvironmentRequest.SerializeToString,
+                response_deserializer=agent_pb2.EnvironmentResponse.FromString,
+            )
+            answer = await call(agent_pb2.EnvironmentRequest(engagement=engagement), timeout=_CALL_LIMIT)
+        return dict(answer.variables)
 
     async def close(self) -> None:
         """End the link."""

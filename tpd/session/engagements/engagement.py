@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tpd.session.control import Progress
@@ -15,12 +16,16 @@ from tpd.session.kube.engagement_object import EngagementObject
 from tpd.session.kube.session_object import SessionObject
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.api import Api
+from tunnel.kube.errors import KubeError
 from tunnel.proto import daemon_pb2
 
 log = logging.getLogger(__name__)
 
-ACTIVE_LIMIT = 300.0
-"""Seconds until a replace must be active; the manager gives up earlier, with a reason."""
+ACTIVE_LIMIT = 360.0
+"""Seconds without any change of the status after which a replace is given up; the manager gives up earlier, with a
+reason. However long it takes altogether depends on the number of pods and how slowly they start."""
+SIGN_OF_LIFE = 30.0
+"""Seconds after which a wait says that it goes on."""
 
 Key = tuple[str, str, str, str]
 """(namespace, kind, workload, container)."""
@@ -46,6 +51,9 @@ class Engagement:
         self._tasks = tasks
         self._on_gone = on_gone
         self._following: asyncio.Task[None] | None = None
+        self._creating: asyncio.Task[None] | None = None
+        self.ending = False
+        """Given back, or about to be."""
         self._changed = asyncio.Event()
         self.object: EngagementObject | None = None
         self.status: dict[str, Any] = {}
@@ -62,20 +70,49 @@ class Engagement:
         _, kind, workload, container = self.key
         return f"{kind.lower()}/{workload}, container {container}"
 
-    async def begin(self, user: str, session: SessionObject, agents: Agents, on_uid: Callable[[str], None]) -> None:
-        """Create the object and follow it. Raises `SessionError`."""
+    async def begin(
+        self,
+        user: str,
+        session: SessionObject,
+        agents: Agents,
+        on_uid: Callable[[str], None],
+        is_current: Callable[[], bool],
+    ) -> None:
+        """Create the object and follow it. Raises `SessionError`, also when it is not wanted any more by then:
+        is_current() says whether the session still is that of the connection."""
         namespace, kind, workload, container = self.key
-        wanted = EngagementObject(self._api, namespace, kind, workload, container)
-        await wanted.create(user, session, self.mappings)
-        self.object, self.status, self.gone = wanted, {}, False
-        on_uid(wanted.uid)
-        self._following = self._tasks.spawn(self._follow(wanted, agents), name=f"engagement.{workload}")
+        made = EngagementObject(self._api, namespace, kind, workload, container)
+        self.object, self.status, self.gone = made, {}, False
+        # A request under way cannot be called back: whoever ends this waits for it, or it would land after the end.
+        self._creating = asyncio.get_running_loop().create_task(
+            self._create(made, user, session, is_current), name=f"create.{workload}"
+        )
+        await asyncio.shield(self._creating)
+        self._refuse_late(is_current)
+        on_uid(made.uid)
+        self._following = self._tasks.spawn(self._follow(made, agents), name=f"engagement.{workload}")
+
+    async def _create(
+        self, made: EngagementObject, user: str, session: SessionObject, is_current: Callable[[], bool]
+    ) -> None:
+        await made.create(user, session, self.mappings)
+        try:
+            self._refuse_late(is_current)
+        except SessionError:
+            with suppress(KubeError):  # then the session's lease ends it
+                await made.delete()
+            raise
+
+    def _refuse_late(self, is_current: Callable[[], bool]) -> None:
+        if self.ending:
+            raise SessionError(f"{self.title} was given back meanwhile")
+        if not is_current():
+            raise SessionError("the session has ended meanwhile; try again", retryable=True)
 
     async def _follow(self, followed: EngagementObject, agents: Agents) -> None:
         def on_status(status: dict[str, Any]) -> None:
-            self.status = status
             agents.want(followed.uid, pods_of(followed.namespace, status))
-            self._tell()
+            self._set(status)
 
         await followed.follow(on_status)
         log.warning("the engagement of %s was deleted in the cluster", self.title)
@@ -89,38 +126,73 @@ class Engagement:
         """Whether it holds nothing any more, and will not by itself."""
         return self.gone or self.status.get("phase") == "Failed"
 
+    def fail(self, text: str) -> None:
+        """It could not be asked for again in a new session."""
+        self._set({"phase": "Failed", "message": text})
+
+    def wait(self, text: str) -> None:
+        """It could not be asked for again yet."""
+        self._set({"phase": "Pending", "message": text})
+
+    def _set(self, status: dict[str, Any]) -> None:
+        if status != self.status:
+            self.status = status
+            self._tell()
+
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def active(self, progress: Progress) -> None:
-        """Wait until the container is ours. Raises `SessionError` with the manager's reason when it will not be."""
-        try:
-            async with asyncio.timeout(ACTIVE_LIMIT):
-                while True:
-                    changed = self._changed
-                    phase, message = self.status.get("phase"), str(self.status.get("message") or "")
-                    if self.gone:
-                        raise SessionError(f"the engagement of {self.title} was deleted while it began; try again")
-                    if phase == "Failed":
-                        raise SessionError(_sentence(message or str(self.status.get("reason"))), daemon_pb2.CLUSTER)
-                    if phase == "Active":
-                        return
-                    progress.say("replace", _sentence(message) or _WORDS.get(str(phase), "asking for the container"))
+    async def active(self, progress: Progress, pods: int) -> None:
+        """Wait until the container is ours in the workload's `pods` pods. Raises `SessionError` with the manager's
+        reason when it will not be."""
+        quiet = 0.0
+        while True:
+            changed = self._changed
+            phase, message = str(self.status.get("phase") or ""), str(self.status.get("message") or "")
+            if self.gone:
+                raise SessionError(f"the engagement of {self.title} was deleted while it began; try again")
+            if phase == "Failed":
+                raise SessionError(_sentence(message or str(self.status.get("reason"))), daemon_pb2.CLUSTER)
+            if phase == "Active":
+                return
+            if quiet >= ACTIVE_LIMIT:
+                raise SessionError(
+                    f"{self.title} is not replaced, and nothing has changed for {quiet:.0f} s:"
+                    f" {_sentence(message) or 'no reason given'}",
+                    daemon_pb2.CLUSTER,
+                    retryable=True,
+                )
+            progress.say("replace", self._how_far(phase, message, pods, quiet))
+            try:
+                async with asyncio.timeout(SIGN_OF_LIFE):
                     await changed.wait()
-        except TimeoutError as error:
-            raise SessionError(
-                f"{self.title} was not replaced within {ACTIVE_LIMIT:.0f} s:"
-                f" {self.status.get('message') or 'no reason given'}",
-                daemon_pb2.CLUSTER,
-                retryable=True,
-            ) from error
+                quiet = 0.0
+            except TimeoutError:
+                quiet += SIGN_OF_LIFE
+
+    def _how_far(self, phase: str, message: str, pods: int, quiet: float) -> str:
+        text = _sentence(message) or _WORDS.get(phase, "asking for the container")
+        if pods > 1 and phase == "Accepted":
+            text += f"; {len(self.status.get('pods') or [])} of {pods} pods are replaced"
+        return f"{text}; nothing new for {quiet:.0f} s" if quiet else text
 
     async def end(self) -> None:
-        """Stop following and delete the object. Raises `KubeError`."""
+        """Stop following and delete the object; `begin` does nothing from now on. Raises `KubeError`, and then it is
+        as wanted as before."""
+        self.ending = True
         self.stop()
-        if self.object is not None:
-            await self.object.delete()
+        creating = self._creating
+        if creating is not None:
+            await asyncio.wait([creating])
+            if not creating.cancelled():
+                creating.exception()  # whoever waited for it heard it
+        try:
+            if self.object is not None:
+                await self.object.delete()
+        except KubeError:
+            self.ending = False
+            raise
 
     def stop(self) -> None:
         """Stop following."""

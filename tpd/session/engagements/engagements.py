@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 
 from tpd.session.control import Progress
 from tpd.session.engagements import ports as port_mapping
 from tpd.session.engagements.agents import Agents
 from tpd.session.engagements.engagement import Engagement, Key
-from tpd.session.engagements.handback import wait_for_agents, wait_for_original
+from tpd.session.engagements.handback import wait_for_agents, wait_for_original, wanted_pods
 from tpd.session.engagements.targets import Targets
 from tpd.session.engagements.workload import choose_container, split, why_not
 from tpd.session.errors import SessionError, from_kube
 from tpd.session.kube import workloads
 from tpd.session.kube.session_object import SessionObject
 from tpd.session.peer_link import Shared
+from tunnel.aio.backoff import Backoff
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.api import Api
 from tunnel.kube.errors import KubeError
@@ -24,6 +26,8 @@ from tunnel.proto import daemon_pb2
 log = logging.getLogger(__name__)
 
 LOCAL_ADDRESS = "127.0.0.1"
+_LEAST_PAUSE, _MOST_PAUSE = 0.5, 10.0
+"""Seconds between attempts to have a container again in a new session."""
 
 
 class Engagements:
@@ -38,7 +42,6 @@ class Engagements:
         self._session: SessionObject | None = None
         self._agents: Agents | None = None
         self._all: dict[Key, Engagement] = {}
-        self._begun: set[Key] = set()
 
     def use(self, session: SessionObject) -> None:
         """A session is live: what was engaged in the one before is asked for again."""
@@ -57,11 +60,21 @@ class Engagements:
             await agents.close()
 
     async def _again(self, engagement: Engagement, session: SessionObject) -> None:
-        try:
-            await self._begin(engagement, session)
-        except SessionError as error:
-            engagement.status = {"phase": "Failed", "message": error.text}
-            log.warning("%s is lost: %s", engagement.title, error.text)
+        backoff = Backoff(_LEAST_PAUSE, _MOST_PAUSE, random.random)
+        while session is self._session and not engagement.ending:
+            try:
+                await self._begin(engagement, session)
+                return
+            except SessionError as error:
+                if session is not self._session or engagement.ending:
+                    return
+                if not error.retryable:
+                    log.warning("%s is lost: %s", engagement.title, error.text)
+                    engagement.fail(error.text)
+                    return
+                log.info("%s cannot be asked for yet: %s", engagement.title, error.text)
+                engagement.wait(error.text)
+            await asyncio.sleep(backoff.next())
 
     async def _begin(self, engagement: Engagement, session: SessionObject) -> None:
         agents = self._agents
@@ -72,14 +85,15 @@ class Engagements:
             session,
             agents,
             lambda uid: self._targets.add(uid, engagement.address, engagement.mappings),
+            lambda: session is self._session,
         )
 
     async def replace(
         self, request: daemon_pb2.Replace, connected: str, progress: Progress
     ) -> daemon_pb2.ReplaceResult:
         """Replace a container. Raises `SessionError`, and then nothing is left of it; so when cancelled."""
-        session, agents = self._session, self._agents
-        if session is None or agents is None:
+        session = self._session
+        if session is None:
             raise SessionError("the session is being made anew; try again in a moment", retryable=True)
         namespace = request.namespace or connected
         progress.say("workload", f"looking for {request.workload} in namespace {namespace}")
@@ -96,12 +110,15 @@ class Engagements:
         engagement = Engagement(self._api, key, mappings, address, self._tasks, self._targets.remove)
         progress.done("workload", f"using {key[1].lower()} {key[2]}, container {key[3]}")
         progress.say("replace", "asking for the container")
+        lost = self._all.get(key)
         self._all[key] = engagement
         try:
+            if lost is not None:
+                await self._undo(lost)
             await self._begin(engagement, session)
-            await engagement.active(progress)
+            await engagement.active(progress, wanted_pods(workload))
             progress.say("replace", "reading the container's environment")
-            environment = await self._environment(engagement, agents)
+            environment = await self._environment(engagement)
             await wait_for_agents(self._api, namespace, engagement.describe().pods, progress)
         except BaseException:
             await asyncio.shield(self._undo(engagement))
@@ -109,10 +126,15 @@ class Engagements:
         progress.done("replace", f"{engagement.title} is replaced")
         return daemon_pb2.ReplaceResult(engagement=engagement.describe(), environment=environment)
 
-    async def _environment(self, engagement: Engagement, agents: Agents) -> dict[str, str]:
-        links = agents.of(engagement.uid)
+    async def _environment(self, engagement: Engagement) -> dict[str, str]:
+        """From an agent that serves it in the session of now, which may be another than that in which it began."""
+        links = self._agents.of(engagement.uid) if self._agents is not None else []
         if not links:
-            return {}
+            raise SessionError(
+                f"the session ended while {engagement.title} was being replaced; try again",
+                daemon_pb2.CLUSTER,
+                retryable=True,
+            )
         return await links[0].environment(engagement.uid)
 
     async def _undo(self, engagement: Engagement) -> None:

@@ -21,6 +21,7 @@ from tunnel.testing.certificates import FakeAuthority
 Object = dict[str, Any]
 MANAGER = "tpctl-system"
 SESSIONS = paths.sessions(MANAGER)
+_COLLECTIONS = {"namespaces", "pods", "services", "sessions", "engagements", *paths.WORKLOADS.values()}
 
 
 class Cluster:
@@ -42,7 +43,7 @@ class Cluster:
         self.gate.set()
         self.asked = asyncio.Event()
         """A creation stands at the gate."""
-        self.refuse: dict[str, web.HTTPException] = {}
+        self.refuse: dict[str, type[web.HTTPException]] = {}
         """What to answer instead, by `METHOD PATH`."""
         self._authority = FakeAuthority()
         self._changed = asyncio.Event()
@@ -52,8 +53,16 @@ class Cluster:
 
     def add_manager(self, name: str) -> None:
         """A pod of the traffic-manager that is ready."""
+        self.add_pod(MANAGER, name)
+
+    def add_pod(self, namespace: str, name: str) -> None:
+        """Any pod that is ready."""
         pod = {"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-        self.objects[paths.pods(MANAGER, name)] = pod
+        self.objects[paths.pods(namespace, name)] = pod
+
+    def set_status(self, path: str, **status: Any) -> None:
+        """Change an object's status, as the manager does."""
+        self.put(path, {**self.objects[path], "status": status})
 
     def below(self, collection: str) -> list[Object]:
         """The objects of a collection."""
@@ -89,10 +98,10 @@ class Cluster:
             return await self._watch(request)
         self.log.append(f"{request.method} {path}")
         if (refusal := self.refuse.get(f"{request.method} {path}")) is not None:
-            raise refusal
+            raise refusal()
         if request.method == "POST":
             return web.json_response(await self._create(path, await request.json()), status=201)
-        if request.method == "GET" and path not in self.objects and (path.endswith("s") or self.below(path)):
+        if request.method == "GET" and path.rpartition("/")[2] in _COLLECTIONS:
             return web.json_response({"items": self.below(path), "metadata": {}})
         if path not in self.objects:
             raise web.HTTPNotFound
