@@ -22,7 +22,7 @@ from tunnel.kube.errors import ApiError, KubeError
 
 Object = dict[str, Any]
 
-_LOOK_EVERY = 0.3
+_LOOK_EVERY = 1.0
 
 
 async def release(api: Api, namespace: str, limit: float) -> None:
@@ -39,7 +39,8 @@ async def release(api: Api, namespace: str, limit: float) -> None:
     alone = not await _manager_works(api, namespace)
     loop = asyncio.get_running_loop()
     deadline, evicted = loop.time() + limit, set[str]()
-    while left := [pod for pod in await _list(api, paths.ALL_PODS) if has_agent(pod, namespace)]:
+    left = await _with_agent(api, namespace)
+    while left:
         names = ", ".join(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in left)
         if loop.time() > deadline:
             raise SessionError(
@@ -52,6 +53,10 @@ async def release(api: Api, namespace: str, limit: float) -> None:
                 if pod["metadata"]["uid"] not in evicted and await _evict(api, pod):
                     evicted.add(pod["metadata"]["uid"])
         await asyncio.sleep(_LOOK_EVERY)
+        # The whole cluster's pods are many: they are listed again only when of those found before none is left.
+        now = await asyncio.gather(*(_again(api, pod) for pod in left))
+        left = [pod for pod in now if pod is not None and has_agent(pod, namespace)]
+        left = left or await _with_agent(api, namespace)
     _say("ready", "nothing is replaced any more")
 
 
@@ -65,6 +70,20 @@ def has_agent(pod: Object, namespace: str) -> bool:
         return bool(config["manager"]["namespace"] == namespace)
     except (ValueError, KeyError, TypeError):
         return False
+
+
+async def _with_agent(api: Api, namespace: str) -> list[Object]:
+    return [pod for pod in await _list(api, paths.ALL_PODS) if has_agent(pod, namespace)]
+
+
+async def _again(api: Api, pod: Object) -> Object | None:
+    metadata = pod["metadata"]
+    try:
+        return await api.get(paths.pods(metadata["namespace"], metadata["name"]))
+    except ApiError as error:
+        if error.not_found:
+            return None
+        raise
 
 
 async def _manager_works(api: Api, namespace: str) -> bool:

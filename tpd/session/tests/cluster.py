@@ -65,8 +65,14 @@ class Cluster:
         self.put(path, {**self.objects[path], "status": status})
 
     def below(self, collection: str) -> list[Object]:
-        """The objects of a collection."""
-        return [item for path, item in self.objects.items() if path.rpartition("/")[0] == collection]
+        """The objects of a collection, or of all namespaces."""
+        kind = collection.rpartition("/")[2]
+        everywhere = "/namespaces/" not in collection and kind != "namespaces"
+        return [
+            item
+            for path, item in self.objects.items()
+            if path.rpartition("/")[0] == collection or (everywhere and path.split("/")[-2] == kind)
+        ]
 
     def put(self, path: str, item: Object, kind: str = "MODIFIED") -> None:
         """Store an object and tell who watches."""
