@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tpd.session.carrier_hosts import CarrierHosts
 from tpd.session.connect import Opened, carrier_addresses, discard, open_session
 from tpd.session.control import Control, HostRefused, Progress
-from tpd.session.dns.names import Names, names_of
+from tpd.session.dns.names import Names, Route, names_of, route
 from tpd.session.dns.server import DnsServer
 from tpd.session.dns.upstream import Upstream
 from tpd.session.errors import SessionError, from_kube
@@ -47,6 +48,10 @@ log = logging.getLogger(__name__)
 _HELLO_LIMIT = 10.0
 """Seconds from the certificate to the manager's first announcement."""
 _NO_LINE = "no connection to the traffic-manager"
+_HOST_PAUSE = 5.0
+"""Seconds until a change of the host that failed is tried again."""
+_MOST_BYPASSED = 64
+"""Addresses of the API server and its proxy that are remembered, the newest."""
 _CLOSE_LIMIT = 4.0
 """Seconds in which `quit` releases what we hold; the leases end the rest."""
 
@@ -75,6 +80,12 @@ class Connection:
         )
         limits = Limits(mtu=start.mtu) if start.mtu else Limits()
         self.stack = Stack(outbound, random32=lambda: secrets.randbits(32), limits=limits)
+        self._hosts = CarrierHosts(
+            self.upstream,
+            search=lambda: self._host_search,
+            is_clusters=self._is_clusters,
+            on_addresses=self._bypass_too,
+        )
         self._driver = StackDriver(device, self.stack, on_lost=self._device_lost)
         self.api: Api | None = None
         self.settings: Settings | None = None
@@ -150,7 +161,7 @@ class Connection:
         from tunnel.kube.api import from_kubeconfig
 
         try:
-            return await from_kubeconfig(environment, paths=files, context=context)
+            return await from_kubeconfig(environment, paths=files, context=context, resolve=self._hosts.resolve)
         except KubeError as error:
             raise from_kube(error, "reading the kubeconfig") from error
 
@@ -168,7 +179,7 @@ class Connection:
         )
         self._keeper = self._tasks.spawn(keeper.run(self._use(api, opened)), name="keep-session")
         self._tasks.spawn(opened.session.end_earlier(), name="earlier-sessions")
-        self._bypass = await bypass
+        self._remember(await bypass)
         try:
             async with asyncio.timeout(_HELLO_LIMIT):
                 await self._first_cluster
@@ -297,6 +308,25 @@ class Connection:
         for text in reply.refused:
             log.warning("not taken over: %s", text)
 
+    def _is_clusters(self, host: str) -> bool:
+        names = self._dns.names
+        return names is not None and route(host.lower().rstrip(".").split("."), names) is not Route.UPSTREAM
+
+    def _remember(self, addresses: Sequence[str]) -> bool:
+        """Take over addresses that carriers run to; whether any of them is new."""
+        new = [address for address in addresses if address not in self._bypass]
+        self._bypass = [*self._bypass, *new][-_MOST_BYPASSED:]
+        return bool(new)
+
+    async def _bypass_too(self, addresses: Sequence[str]) -> None:
+        """A carrier is about to be dialled: its way must not lead into the device, whatever the cluster announces."""
+        if self._remember(addresses) and self._applied is not None:
+            try:
+                await self._configure_host()
+            except SessionError as error:
+                log.error("cannot change the host for a new address of the API server: %s", error)
+                self._host_changed.set()
+
     async def _follow_cluster(self) -> None:
         while True:
             await self._host_changed.wait()
@@ -304,7 +334,8 @@ class Connection:
                 await self._configure_host()
             except SessionError as error:
                 log.error("cannot change the host: %s", error)
-                await asyncio.sleep(5)
+                await asyncio.sleep(_HOST_PAUSE)
+                self._host_changed.set()
 
     def set_upstreams(self, upstreams: daemon_pb2.Upstreams) -> None:
         """The laptop's own resolvers have changed."""
