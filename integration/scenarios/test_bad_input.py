@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -157,6 +158,19 @@ def test_ports_that_are_none(person: User, port: str, sentence: str) -> None:
 
 def test_a_second_connect_with_other_settings(person: User, demo: str) -> None:
     assert f"namespace {demo}, not default" in person.refused("connect", "-n", "default")
+    assert "Already connected" in person.tpctl("connect", "-n", demo)
+
+
+def test_a_second_connect_with_another_kubeconfig(person: User, demo: str) -> None:
+    """Each caller's own kubeconfig counts, not the one of who connected first."""
+    document = json.loads(person.laptop.path("/home/dev/.kube/config").read_text())
+    document["users"][0]["name"] = document["contexts"][0]["context"]["user"] = "somebody"
+    other = {"KUBECONFIG": person.laptop.write_kubeconfig(json.dumps(document), path="/home/dev/other")}
+    said = person.refused("connect", "-n", demo, env=other)
+    assert "somebody" in said
+    assert person.context in said
+    missing = {"KUBECONFIG": "/home/dev/missing"}
+    assert "/home/dev/missing" in person.refused("connect", "-n", demo, env=missing)
     assert "Already connected" in person.tpctl("connect", "-n", demo)
 
 
