@@ -49,8 +49,8 @@ class Commands:
         task.add_done_callback(lambda _: self._running.pop(number, None))
 
     def cancel(self, number: int) -> None:
-        """The caller went away: undo what the request began, and say nothing."""
-        if (task := self._running.get(number)) is not None:
+        """The caller went away: undo what the request began. A quit is carried out all the same."""
+        if number not in self._quits and (task := self._running.get(number)) is not None:
             task.cancel()
 
     async def _run(self, request: daemon_pb2.Request, send: Send) -> None:

@@ -40,6 +40,31 @@ def test_a_quit_while_the_session_is_being_created(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_quit_whose_caller_goes_away_is_carried_out(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with cluster() as away, worker() as tested:
+            tested.start(1, connect_to(away, tmp_path))
+            await away.until(lambda: bool(away.below(SESSIONS)))
+            quitting = asyncio.create_task(tested.quit(2))
+            await asyncio.sleep(0)
+            tested.commands.cancel(2)
+            assert (await quitting).WhichOneof("event") == "quit"
+            assert away.below(SESSIONS) == []
+
+    asyncio.run(run())
+
+
+def test_a_request_whose_caller_goes_away_is_undone(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with cluster() as away, worker() as tested:
+            tested.start(1, connect_to(away, tmp_path))
+            await away.until(lambda: bool(away.below(SESSIONS)))
+            tested.commands.cancel(1)
+            await away.until(lambda: not away.below(SESSIONS))
+
+    asyncio.run(run())
+
+
 def test_two_quits_wait_for_the_same_end(tmp_path: Path) -> None:
     async def run() -> None:
         async with cluster() as away, worker() as tested:
