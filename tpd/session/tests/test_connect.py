@@ -69,7 +69,7 @@ def test_a_port_forward_that_is_discarded_is_closed_whether_it_was_open_or_not()
 def test_a_manager_that_does_not_answer_is_asked_again_and_the_error_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(connection, "_HELLO_LIMIT", 1.0)
+    monkeypatch.setattr(connection, "_HELLO_LIMIT", 2.0)
 
     async def run() -> None:
         async with cluster() as away, worker() as tested:

@@ -286,6 +286,16 @@ class MemoryRig:
         return client
 
 
+async def test_a_refusal_says_its_code() -> None:
+    rig = MemoryRig()
+    rig.refuse = PeerLeft(GoAway.VERSION, "too old")
+    rig.client()
+    with pytest.raises(LinkRefused, match="too old") as refused:
+        await asyncio.wait_for(asyncio.shield(rig.run), 5)
+    assert refused.value.code is GoAway.VERSION
+    await rig.tasks.stop()
+
+
 async def test_whatever_dial_raises_is_tried_again_but_not_in_a_hurry() -> None:
     rig = MemoryRig()
     rig.refuse = ValueError("library trouble")
@@ -293,8 +303,10 @@ async def test_whatever_dial_raises_is_tried_again_but_not_in_a_hurry() -> None:
     await until(lambda: len(rig.dialled_at) == 5)
     pauses = [after - before for before, after in itertools.pairwise(rig.dialled_at)]
     assert all(pause > BACKOFF_LEAST * 2**index * 0.45 for index, pause in enumerate(pauses)), pauses
+    assert client.trouble == "library trouble"
     rig.refuse = None
     await asyncio.wait_for(client.connected(), 5)
+    assert client.trouble == ""
     rig.refuse = LinkRefused("not for you")
     await rig.streams[Lane.INTERACTIVE].cut()
     with pytest.raises(LinkRefused, match="not for you"):
