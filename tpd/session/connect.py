@@ -21,7 +21,7 @@ from tpd.session.control import Progress
 from tpd.session.errors import SessionError
 from tpd.session.identity import new_identity
 from tpd.session.kube import manager, paths
-from tpd.session.kube.session_object import SessionObject, SessionSpec
+from tpd.session.kube.session_object import SessionObject, SessionSpec, SessionVanished
 from tpd.session.settings import Settings
 from tpd.session.together import together
 from tunnel.kube.api import Api
@@ -68,6 +68,11 @@ async def open_session(api: Api, settings: Settings, machine_id: str, progress: 
     )
     try:
         await together(session.create(), _opened(carrier, namespace))
+    except SessionVanished as error:
+        await discard(session, carrier)
+        raise SessionError(
+            f"the session ended while it was being made: {error}; try again", daemon_pb2.CLUSTER, retryable=True
+        ) from error
     except BaseException:
         await discard(session, carrier)
         raise

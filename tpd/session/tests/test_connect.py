@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,22 @@ def refuse(path: str, item: Object) -> None:
     item["status"] = {"phase": "Refused", "message": "not today"}
 
 
-def test_a_refused_session_leaves_neither_object_nor_port_forward() -> None:
+def expire(path: str, item: Object) -> None:
+    item["status"] = {"phase": "Expired"}
+
+
+@pytest.mark.parametrize(("end", "why"), [(refuse, "not today"), (expire, "its lease ended; try again")])
+def test_a_session_that_does_not_come_to_be_leaves_neither_object_nor_port_forward(
+    end: Callable[[str, Object], None], why: str
+) -> None:
     async def run() -> None:
         async with asyncio.timeout(20), cluster() as away, away.api() as api:
-            away.on_create = refuse
+            away.on_create = end
             away.gate.clear()
             opening = asyncio.create_task(open_session(api, SETTINGS, "machine", Progress(lambda _: None)))
             await away.until(lambda: bool(away.forwards))
             away.gate.set()
-            with pytest.raises(SessionError, match="not today"):
+            with pytest.raises(SessionError, match=why):
                 await opening
             assert away.below(SESSIONS) == []
             await away.until(lambda: not away.forwards)
