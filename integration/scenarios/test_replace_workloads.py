@@ -7,7 +7,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,25 @@ def all_answer(apps: Apps, answer: str) -> bool:
 
 
 @contextmanager
+def never_without_an_endpoint(apps: Apps, tmp_path: Path) -> Iterator[None]:
+    """The service has an endpoint that is ready all the time."""
+    seen = tmp_path / "endpoints"
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{apps.namespace}/endpointslices"
+    query = f"watch=true&labelSelector=kubernetes.io/service-name%3D{NAME}"
+    program = [apps.cluster.kubectl_program(), f"--kubeconfig={apps.cluster.admin_kubeconfig}"]
+    with seen.open("w") as out, subprocess.Popen([*program, "get", "--raw", f"{path}?{query}"], stdout=out) as watch:
+        try:
+            eventually("the first look", seen.read_text)
+            yield
+        finally:
+            watch.kill()
+    changes = [json.loads(line)["object"]["endpoints"] or [] for line in seen.read_text().splitlines()]
+    ready = [sum(each["conditions"]["ready"] for each in endpoints) for endpoints in changes]
+    assert len(ready) > 1, "nothing changed"
+    assert all(ready), f"how many were ready: {ready}"
+
+
+@contextmanager
 def called(apps: Apps) -> Iterator[list[str]]:
     """Calls from another pod, time and again: what each was answered, nothing if it was not."""
     argv = [apps.cluster.kubectl_program(), f"--kubeconfig={apps.cluster.admin_kubeconfig}", "-n", apps.namespace]
@@ -127,14 +147,17 @@ def called(apps: Apps) -> Iterator[list[str]]:
             reading.join()
 
 
-def replace_and_leave(apps: Apps, people: UserFactory, kind: str, replicas: int) -> None:
-    """The whole story. On leave the service leads to originals alone, as soon as there is one."""
+def replace_and_leave(apps: Apps, people: UserFactory, tmp_path: Path, kind: str, replicas: int) -> None:
+    """The whole story. While several pods are replaced the service always has one that is ready. On leave it leads to
+    originals alone, as soon as there is one."""
     user = people()
     user.connect(apps.namespace)
-    user.tpctl("replace", NAME, timeout=120)
-    assert "app" not in running(apps)
-    eventually("all to be replaced", lambda: running(apps) == ["traffic-agent"] * replicas, timeout=60)
-    eventually("all to serve", lambda: len(engagement(user)["pods"]) == replicas)
+    with never_without_an_endpoint(apps, tmp_path) if replicas > 1 else nullcontext():
+        user.tpctl("replace", NAME, timeout=120)
+        assert "app" not in running(apps)
+        eventually("all to be replaced", lambda: running(apps) == ["traffic-agent"] * replicas, timeout=60)
+        eventually("all to serve", lambda: len(engagement(user)["pods"]) == replicas)
+        eventually("all to be ready", lambda: endpoints(apps) == replicas, timeout=30)
     with serving(user):
         apps.answers(URL, LAPTOP)
         assert all_answer(apps, LAPTOP)
@@ -175,19 +198,21 @@ def endpoints(apps: Apps) -> int:
     [("Deployment", 1), ("Deployment", 2), ("StatefulSet", 2)],
     ids=["one-at-a-time", "no-eviction", "no-eviction-in-order"],
 )
-def test_two_pods_under_a_disruption_budget(apps: Apps, people: UserFactory, kind: str, budget: int) -> None:
+def test_two_pods_under_a_disruption_budget(
+    apps: Apps, people: UserFactory, tmp_path: Path, kind: str, budget: int
+) -> None:
     """Where the budget lets no pod be evicted, the workload's own rollout replaces them. Nothing keeps those that serve
     nobody any more."""
     deploy(apps, kind, 2, budget)
-    replace_and_leave(apps, people, kind, 2)
+    replace_and_leave(apps, people, tmp_path, kind, 2)
 
 
-def test_a_stateful_set(apps: Apps, people: UserFactory) -> None:
+def test_a_stateful_set(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
     deploy(apps, "StatefulSet", 2, slow=round(UNREADY))  # so long there is one original, and one agent that was left
-    replace_and_leave(apps, people, "StatefulSet", 2)
+    replace_and_leave(apps, people, tmp_path, "StatefulSet", 2)
 
 
-def test_a_namespace_that_lets_only_restricted_pods_in(apps: Apps, people: UserFactory) -> None:
+def test_a_namespace_that_lets_only_restricted_pods_in(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
     apps.cluster.kubectl("label", "namespace", apps.namespace, "pod-security.kubernetes.io/enforce=restricted")
     deploy(apps, "Deployment", 1)
-    replace_and_leave(apps, people, "Deployment", 1)
+    replace_and_leave(apps, people, tmp_path, "Deployment", 1)
