@@ -1,5 +1,6 @@
 """Another cluster, given by a kubeconfig: here the local one, as a stranger sees it."""
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -11,6 +12,8 @@ from integration.cluster.external import ExternalCluster
 from integration.cluster.laptop import Laptop
 from integration.cluster.places import Places
 from tunnel.version import VERSION
+
+_MANAGER = {"app.kubernetes.io/name": "traffic-manager"}
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
@@ -40,3 +43,18 @@ def test_unknown_context_is_said(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="nowhere"):
         ExternalCluster.attach(config=cluster.admin_kubeconfig, context="nowhere", image_prefix="x")
     assert not Places(f"external-{os.getpid()}").root.exists()
+
+
+def test_a_cluster_with_somebodys_manager_is_refused(stranger: ExternalCluster, namespace: str) -> None:
+    """The tests would replace it, and take it away in the end."""
+    template = {"metadata": {"labels": _MANAGER}, "spec": {"containers": [{"name": "c", "image": "example/c"}]}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "traffic-manager", "labels": _MANAGER},
+        "spec": {"replicas": 0, "selector": {"matchLabels": _MANAGER}, "template": template},
+    }
+    stranger.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(deployment))
+    with pytest.raises(ClusterError, match=r"^There is a traffic-manager in namespace \S+ of that cluster already"):
+        stranger.refuse_another_manager()
+    stranger.kubectl("delete", "-n", namespace, "deployment/traffic-manager", "--wait")
