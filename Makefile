@@ -33,7 +33,7 @@ demo: setup ## the main job on a real local Kubernetes, each command shown with 
 	@$(PY) -m integration.demo --name $(CLUSTER) $(ARGS)
 
 test: lint ## every check and every test
-	@timeout --foreground -k 60 5000 $(PY) -m pytest --cluster-name $(CLUSTER) $(ARGS)
+	@timeout --foreground -k 60 5000 $(PY) -m integration.suite --cluster-name $(CLUSTER) $(ARGS)
 
 unit: setup ## the tests that need neither root nor a cluster
 	@$(PY) -m pytest -m "not root and not cluster" $(ARGS)

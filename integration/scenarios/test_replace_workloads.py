@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.cluster.cluster import Cluster
+from integration.cluster.laptop import Laptop
 from integration.cluster.services import wait_for_services
 from integration.scenarios.apps import LAPTOP, ORIGINAL, Apps, serving
-from integration.scenarios.conftest import UserFactory
 from integration.scenarios.user import User, eventually
 from integration.scenarios.workloads import get
 
@@ -147,10 +150,9 @@ def called(apps: Apps) -> Iterator[list[str]]:
             reading.join()
 
 
-def replace_and_leave(apps: Apps, people: UserFactory, tmp_path: Path, kind: str, replicas: int) -> None:
+def replace_and_leave(apps: Apps, user: User, tmp_path: Path, kind: str, replicas: int) -> None:
     """The whole story. While several pods are replaced the service always has one that is ready. On leave it leads to
     originals alone, as soon as there is one."""
-    user = people()
     user.connect(apps.namespace)
     with never_without_an_endpoint(apps, tmp_path) if replicas > 1 else nullcontext():
         user.tpctl("replace", NAME, timeout=120)
@@ -193,26 +195,51 @@ def endpoints(apps: Apps) -> int:
     return sum(each["conditions"]["ready"] for item in found["items"] for each in item["endpoints"] or ())
 
 
-@pytest.mark.parametrize(
-    ("kind", "budget"),
-    [("Deployment", 1), ("Deployment", 2), ("StatefulSet", 2)],
-    ids=["one-at-a-time", "no-eviction", "no-eviction-in-order"],
-)
-def test_two_pods_under_a_disruption_budget(
-    apps: Apps, people: UserFactory, tmp_path: Path, kind: str, budget: int
-) -> None:
-    """Where the budget lets no pod be evicted, the workload's own rollout replaces them. Nothing keeps those that serve
-    nobody any more."""
-    deploy(apps, kind, 2, budget)
-    replace_and_leave(apps, people, tmp_path, kind, 2)
+@dataclass(frozen=True)
+class Story:
+    """A workload to be replaced and given back."""
+
+    kind: str
+    replicas: int
+    budget: int | None = None
+    slow: int = 0
+    restricted: bool = False
+
+    def tell(self, apps: Apps, user: User, tmp_path: Path) -> None:
+        """From deploying it to the originals' answers."""
+        if self.restricted:
+            apps.cluster.kubectl("label", "namespace", apps.namespace, "pod-security.kubernetes.io/enforce=restricted")
+        deploy(apps, self.kind, self.replicas, self.budget, self.slow)
+        replace_and_leave(apps, user, tmp_path, self.kind, self.replicas)
 
 
-def test_a_stateful_set(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
-    deploy(apps, "StatefulSet", 2, slow=round(UNREADY))  # so long there is one original, and one agent that was left
-    replace_and_leave(apps, people, tmp_path, "StatefulSet", 2)
+STORIES = {
+    "one-at-a-time": Story("Deployment", 2, budget=1),
+    # Where the budget lets no pod be evicted, the workload's own rollout replaces them.
+    "no-eviction": Story("Deployment", 2, budget=2),
+    "no-eviction-in-order": Story("StatefulSet", 2, budget=2),
+    # Ready so late that for a while there is one original, and one agent that was left.
+    "slow-in-order": Story("StatefulSet", 2, slow=round(UNREADY)),
+    "restricted": Story("Deployment", 1, restricted=True),
+}
 
 
-def test_a_namespace_that_lets_only_restricted_pods_in(apps: Apps, people: UserFactory, tmp_path: Path) -> None:
-    apps.cluster.kubectl("label", "namespace", apps.namespace, "pod-security.kubernetes.io/enforce=restricted")
-    deploy(apps, "Deployment", 1)
-    replace_and_leave(apps, people, tmp_path, "Deployment", 1)
+@pytest.fixture(scope="module")
+def told(cluster: Cluster, manager: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
+    """All of them at the same time: they mostly wait for pods."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(STORIES)) as pool:
+        begun: dict[str, Future[None]] = {}
+        for name, story in STORIES.items():
+            namespace = f"{name}-{secrets.token_hex(2)}"
+            cluster.kubectl("create", "namespace", namespace)
+            stack.callback(cluster.kubectl, "delete", "namespace", namespace, "--wait=false")
+            laptop = Laptop.create(cluster, f"several-{secrets.token_hex(3)}")
+            stack.callback(laptop.delete)
+            begun[name] = pool.submit(story.tell, Apps(cluster, namespace), User(laptop), tmp_path_factory.mktemp(name))
+        wait(begun.values())
+        yield begun
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_several_pods_are_replaced_and_given_back(told: dict[str, Future[None]], name: str) -> None:
+    told[name].result()
