@@ -27,8 +27,8 @@ async def find(api: Api, wanted: str) -> tuple[str, Object]:
         pods = []
     except KubeError as error:
         raise errors.from_kube(error, "looking for the traffic-manager") from error
-    if not pods:
-        namespace = await _look_everywhere(api, wanted)
+    if all(_is_going(pod) for pod in pods):  # of a manager that was uninstalled a moment ago there is no more than that
+        namespace = await _look_everywhere(api, wanted, seen_in=namespace if pods else "")
         try:
             pods = await manager_pods(api, namespace)
         except KubeError as error:
@@ -42,11 +42,16 @@ async def manager_pods(api: Api, namespace: str) -> list[Object]:
     return list(answer.get("items") or [])
 
 
-async def _look_everywhere(api: Api, wanted: str) -> str:
-    """The namespace of the only Service of a manager. Raises `SessionError`."""
+async def _look_everywhere(api: Api, wanted: str, *, seen_in: str) -> str:
+    """The namespace of the only Service of a manager. Raises `SessionError`.
+
+    seen_in: where there are pods of one, all about to go; who may not look everywhere is told of these.
+    """
     try:
         answer = await api.list(paths.SERVICES, labelSelector=paths.MANAGER_LABELS)
     except ApiError as error:
+        if error.forbidden and seen_in:
+            return seen_in
         if error.forbidden and wanted:
             raise errors.no_manager_in(wanted, []) from error
         if error.forbidden:
@@ -55,10 +60,10 @@ async def _look_everywhere(api: Api, wanted: str) -> str:
     except KubeError as error:
         raise errors.from_kube(error, "looking for the traffic-manager") from error
     found = sorted({str(item["metadata"]["namespace"]) for item in answer.get("items") or []})
-    if wanted:
-        if wanted in found:
-            raise errors.manager_not_ready(wanted, "it has no pod; look with: kubectl -n " + wanted + " get deploy,rs")
+    if wanted and wanted not in found:
         raise errors.no_manager_in(wanted, found)
+    if wanted:
+        return wanted
     if not found:
         raise errors.no_manager()
     if len(found) > 1:
@@ -71,13 +76,18 @@ def choose(pods: Sequence[Object], namespace: str) -> Object:
     ready = [pod for pod in pods if is_ready(pod)]
     if not ready:
         reasons = {why_not_ready(pod) for pod in pods}
-        raise errors.manager_not_ready(namespace, "; ".join(sorted(reasons)) or "it has no pod")
+        nothing = f"it has no pod; look with: kubectl -n {namespace} get deploy,rs"
+        raise errors.manager_not_ready(namespace, "; ".join(sorted(reasons)) or nothing)
     return max(ready, key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
+
+
+def _is_going(pod: Object) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def is_ready(pod: Object) -> bool:
     """Whether the pod serves and is not about to go."""
-    if pod["metadata"].get("deletionTimestamp"):
+    if _is_going(pod):
         return False
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
@@ -86,7 +96,7 @@ def is_ready(pod: Object) -> bool:
 def why_not_ready(pod: Object) -> str:
     """The pod's own reason (Kubernetes API: PodStatus, ContainerStatus), short."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
-    if pod["metadata"].get("deletionTimestamp"):
+    if _is_going(pod):
         return f"pod {name} is being deleted"
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         state = container.get("state") or {}
