@@ -22,8 +22,11 @@ class Lane(enum.IntEnum):
 class Shape:
     """What distinguishes the lanes; bytes."""
 
-    def __init__(self, *, cap: int, near: int, batch: int, quantum: int, ack_after: int) -> None:
+    def __init__(self, *, first: int, cap: int, near: int, batch: int, quantum: int, ack_after: int) -> None:
+        self.first = first
+        """What may be under way before it is known what the line delivers."""
         self.cap = cap
+        """What may be under way at the most: a long line that delivers much needs it."""
         self.near = near
         """What may be under way even when the peer is near and nothing needs to be."""
         self.batch = batch
@@ -32,8 +35,10 @@ class Shape:
 
 
 SHAPES = {
-    Lane.INTERACTIVE: Shape(cap=256 << 10, near=256 << 10, batch=64 << 10, quantum=16 << 10, ack_after=32 << 10),
-    Lane.BULK: Shape(cap=4 << 20, near=1 << 20, batch=512 << 10, quantum=64 << 10, ack_after=256 << 10),
+    Lane.INTERACTIVE: Shape(
+        first=256 << 10, cap=256 << 10, near=256 << 10, batch=64 << 10, quantum=16 << 10, ack_after=32 << 10
+    ),
+    Lane.BULK: Shape(first=4 << 20, cap=8 << 20, near=1 << 20, batch=512 << 10, quantum=64 << 10, ack_after=256 << 10),
 }
 
 ACK_DELAY = 0.05
@@ -42,7 +47,7 @@ LEAST_CAP = 64 << 10
 """Bytes a lane may have under way however slow the line."""
 CAP_SECONDS = 1.0
 """A lane holds at most what its line delivers in this time."""
-QUEUE_ROUNDS, QUEUE_SECONDS = 1.5, 0.01
+QUEUE_ROUNDS, QUEUE_SECONDS = 1.25, 0.01
 """And no more than it delivers in so many round trips and so many seconds: beyond that, bytes only wait in queues, in
 front of everybody else's. Measured beside a bulk flow to a near peer, ping-pong's p99: 18 to 30 ms rather than 40."""
 RATE_INTERVAL = 0.25
@@ -89,7 +94,7 @@ class LaneState:
         self.ack_said = 0
         self._ack_bytes = 0
         self.ack_due: float | None = None
-        self.cap = self.shape.cap
+        self.cap = self.shape.first
         self._measured_at: float | None = None
         self._measured = 0
         self._cleared_at = 0.0
