@@ -47,7 +47,7 @@ LEAST_CAP = 64 << 10
 """Bytes a lane may have under way however slow the line."""
 CAP_SECONDS = 1.0
 """A lane holds at most what its line delivers in this time."""
-QUEUE_ROUNDS, QUEUE_SECONDS = 1.25, 0.01
+QUEUE_ROUNDS, QUEUE_SECONDS = 1.25, 0.008
 """And no more than it delivers in so many round trips and so many seconds: beyond that, bytes only wait in queues, in
 front of everybody else's. Measured beside a bulk flow to a near peer, ping-pong's p99: 18 to 30 ms rather than 40."""
 RATE_INTERVAL = 0.25
