@@ -235,7 +235,7 @@ class Connection:
         except HostError as error:
             log.error("%s of %s: %s", slot.device, self.label, error)
             return str(error)
-        except Exception as error:
+        except Exception as error:  # a bug in one step must not keep the next from putting the laptop right
             log.exception("%s of %s: %s", slot.device, self.label, step.__name__)
             return f"not everything of {slot.device} could be undone: {error or type(error).__name__}"
         return ""

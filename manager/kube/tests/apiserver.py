@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from tunnel.kube.api import Api, Object
-from tunnel.kube.kubeconfig import Credentials
+from tunnel.testing.api_server import serving
 
 
 class FakeApiServer:
@@ -27,16 +27,8 @@ class FakeApiServer:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[Api]:
         """A client of it, for as long as it serves."""
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            async with Api(Credentials("test", "default", f"http://127.0.0.1:{runner.addresses[0][1]}")) as api:
-                yield api
-        finally:
-            await runner.cleanup()
+        async with serving(self._answer) as credentials, Api(credentials) as api:
+            yield api
 
     def refuse(self, method: str, path: str, code: int, message: str = "no", **details: Any) -> None:
         """From now on such requests are answered by this Status."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from manager.config import Config
 from manager.kube.probe import FALSE_NAME, PolicyProbe
 from tunnel.kube.api import Api
-from tunnel.kube.kubeconfig import Credentials
+from tunnel.testing.api_server import serving
 
 POLICY = "traffic-manager-identity"
 
@@ -22,6 +22,10 @@ class ApiServer:
         self.works = True
         self.changed = "2030-01-01T00:00:00Z"
         self.asked = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """The handler of everything."""
+        return await (self.policy(request) if request.method == "GET" else self.create(request))
 
     async def policy(self, _: web.Request) -> web.Response:
         return web.json_response({"metadata": {"creationTimestamp": self.changed}})
@@ -40,22 +44,11 @@ def probing(test: Callable[[ApiServer, PolicyProbe, asyncio.Queue[float | None]]
 
     async def run() -> None:
         server = ApiServer()
-        app = web.Application()
-        app.router.add_get("/apis/admissionregistration.k8s.io/v1/{kind}/{name}", server.policy)
-        app.router.add_post("/apis/tpctl.io/v1alpha1/namespaces/{namespace}/{kind}", server.create)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        try:
-            async with Api(Credentials("test", "default", f"http://127.0.0.1:{port}")) as api:
-                seen: asyncio.Queue[float | None] = asyncio.Queue()
-                config = Config("pod", "uid", "tpctl-system", policy=POLICY)
-                probe = PolicyProbe(api, config, lambda: seen.put_nowait(probe.watch.works_since))
-                await test(server, probe, seen)
-        finally:
-            await runner.cleanup()
+        async with serving(server.answer) as credentials, Api(credentials) as api:
+            seen: asyncio.Queue[float | None] = asyncio.Queue()
+            config = Config("pod", "uid", "tpctl-system", policy=POLICY)
+            probe = PolicyProbe(api, config, lambda: seen.put_nowait(probe.watch.works_since))
+            await test(server, probe, seen)
 
     asyncio.run(run())
 

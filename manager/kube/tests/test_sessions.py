@@ -22,7 +22,7 @@ from manager.registry import LiveSessions
 from manager.state.model import RENEWED, format_time
 from manager.state.tests.samples import NAMESPACE
 from tunnel.kube.api import Api
-from tunnel.kube.kubeconfig import Credentials
+from tunnel.testing.api_server import serving
 
 
 def _pending(name: str) -> dict[str, Any]:
@@ -50,8 +50,12 @@ class Sessions(ApiServer):
         self.go = asyncio.Event()
         self.writing = asyncio.Event()
 
+    async def answer(self, request: web.Request) -> web.Response:
+        return await (self.write(request) if request.method == "PATCH" else super().answer(request))
+
     async def write(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+        """Of a path that ends in NAME/status."""
+        name = request.path.split("/")[-2]
         if name == self.held:
             self.writing.set()
             await self.go.wait()
@@ -67,35 +71,27 @@ class Sessions(ApiServer):
 def test_a_session_lives_as_soon_as_it_has_its_certificate_whoever_else_waits() -> None:
     async def body() -> None:
         server = Sessions(held="second")
-        app = web.Application()
-        app.router.add_get("/apis/admissionregistration.k8s.io/v1/{kind}/{name}", server.policy)
-        app.router.add_post("/apis/tpctl.io/v1alpha1/namespaces/{namespace}/{kind}", server.create)
-        app.router.add_patch("/apis/tpctl.io/v1alpha1/namespaces/{namespace}/sessions/{name}/status", server.write)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            async with Api(Credentials("test", "default", f"http://127.0.0.1:{runner.addresses[0][1]}")) as api:
-                config = Config("pod", "uid", NAMESPACE, policy=POLICY)
-                now = dt.datetime.now(dt.UTC)
-                authority = pki.Authority(pki.make_root(NAMESPACE, now), now)
-                live = LiveSessions()
-                probe = PolicyProbe(api, config, lambda: None)
-                controller = SessionController(api, config, authority, probe, live, lambda: None)
-                for name, item in server.items.items():
-                    controller.informer.items[NAMESPACE, name] = item
-                controller.informer.synced.set()
-                running = asyncio.create_task(controller.run(), name="controller")
+        async with serving(server.answer) as credentials, Api(credentials) as api:
+            config = Config("pod", "uid", NAMESPACE, policy=POLICY)
+            now = dt.datetime.now(dt.UTC)
+            authority = pki.Authority(pki.make_root(NAMESPACE, now), now)
+            live = LiveSessions()
+            probe = PolicyProbe(api, config, lambda: None)
+            controller = SessionController(api, config, authority, probe, live, lambda: None)
+            for name, item in server.items.items():
+                controller.informer.items[NAMESPACE, name] = item
+            controller.informer.synced.set()
+            running = asyncio.create_task(controller.run(), name="controller")
+            try:
                 async with asyncio.timeout(10):
                     await server.writing.wait()
                     assert set(live.all()) == {"uid-first"}
                     server.go.set()
                     assert await live.await_live("uid-second", 5) is not None
+            finally:
+                server.go.set()
                 running.cancel()
                 await asyncio.wait([running])
-        finally:
-            server.go.set()
-            await runner.cleanup()
 
     asyncio.run(body())
 

@@ -355,15 +355,7 @@ def test_late_answers_that_the_peer_does_not_take_are_bounded() -> None:
 
 
 def test_a_link_that_ended_begins_another_one() -> None:
-    client = Link(
-        role=Role.CLIENT,
-        session="session",
-        instance=b"c" * 16,
-        acceptor=Listener(),
-        shell=Shell(),
-        clock=lambda: 0.0,
-        budget=Budget(),
-    )
+    client = make("session", role=Role.CLIENT)
     client.attach(handshake.parse(make("session").answer(handshake.parse(client.hello(Lane.INTERACTIVE)))))
     lost = Recorder()
     client.open(FlowKind.STREAM, b"", lost)
@@ -385,15 +377,7 @@ def test_a_link_that_ended_begins_another_one() -> None:
 
 
 def test_a_batch_malformed_once_is_forgotten_with_the_link() -> None:
-    client = Link(
-        role=Role.CLIENT,
-        session="session",
-        instance=b"c" * 16,
-        acceptor=Listener(),
-        shell=Shell(),
-        clock=lambda: 0.0,
-        budget=Budget(),
-    )
+    client = make("session", role=Role.CLIENT)
     for instance in (b"d" * 16, b"e" * 16):
         client.attach(handshake.parse(make("session").answer(handshake.parse(client.hello(Lane.INTERACTIVE)))))
         with pytest.raises(RemoteProtocolError):
@@ -529,11 +513,11 @@ def test_detached_links_are_bounded_longest_detached_first() -> None:
     assert set(registry.links()) == {links[0], links[1], links[3]}
 
 
-def make(session: str, clock: Callable[[], float] = lambda: 0.0) -> Link:
+def make(session: str, clock: Callable[[], float] = lambda: 0.0, *, role: Role = Role.SERVER) -> Link:
     return Link(
-        role=Role.SERVER,
+        role=role,
         session=session,
-        instance=b"s" * 16,
+        instance=(b"s" if role is Role.SERVER else b"c") * 16,
         acceptor=Listener(),
         shell=Shell(),
         clock=clock,
