@@ -31,7 +31,7 @@ from tpd.tlds import is_taken
 from tunnel.aio.stack_driver import StackDriver
 from tunnel.aio.tasks import Tasks
 from tunnel.kube.errors import KubeError
-from tunnel.kube.kubeconfig import load
+from tunnel.kube.kubeconfig import Credentials, load
 from tunnel.mux.link import Link
 from tunnel.proto import daemon_pb2, manager_pb2
 from tunnel.stack import Limits, Stack
@@ -128,11 +128,12 @@ class Connection:
             if self._closing is not None:
                 raise SessionError("the connection has ended; run: tpctl connect", retryable=True)
             environment = environment_of(request, os.environ)
-            files = kubeconfigs(request, environment)
+            files = [Path(file) for file in kubeconfigs(request, environment)]
             try:
-                settings = resolve(request, load([Path(file) for file in files], request.context))
+                found = load(files, request.context)
             except KubeError as error:
                 raise from_kube(error, "reading the kubeconfig") from error
+            settings = resolve(request, found)
             if self.settings is not None:
                 if differs := difference(self.settings, settings):
                     raise SessionError(differs)
@@ -148,7 +149,7 @@ class Connection:
                 return result
             if os.path.isdir(request.working_directory):
                 os.chdir(request.working_directory)  # credential plugins run where the caller's kubectl would run them
-            self.api = api = await self._make_api(environment, files, settings.context)
+            self.api = api = await self._make_api(found, environment, files)
             self.settings = settings
             try:
                 await self._bring_up(api, settings, progress)
@@ -157,11 +158,11 @@ class Connection:
                 raise
             return self.result()
 
-    async def _make_api(self, environment: Mapping[str, str], files: Sequence[str], context: str) -> Api:
-        from tunnel.kube.api import from_kubeconfig
+    async def _make_api(self, found: Credentials, environment: Mapping[str, str], files: Sequence[Path]) -> Api:
+        from tunnel.kube.api import logged_in
 
         try:
-            return await from_kubeconfig(environment, paths=files, context=context, resolve=self._hosts.resolve)
+            return await logged_in(found, environment, files, resolve=self._hosts.resolve)
         except KubeError as error:
             raise from_kube(error, "reading the kubeconfig") from error
 

@@ -300,7 +300,17 @@ async def from_kubeconfig(
     `resolve`: see `Api`. Raises `KubeconfigError`.
     """
     files = paths_from(environment, paths)
-    credentials = load(files, context)
+    return await logged_in(load(files, context), environment, files, resolve=resolve)
+
+
+async def logged_in(
+    credentials: Credentials,
+    environment: Mapping[str, str],
+    files: Sequence[Path],
+    *,
+    resolve: Resolve | None = None,
+) -> Api:
+    """The same with what was read of the files already; they are read again when the server refuses it."""
     credentials = replace(credentials, proxy=proxy_of(credentials, environment))
     login = Login(credentials, environment, lambda: load(files, credentials.context))
     try:
